@@ -1,0 +1,31 @@
+"""Gradients at compiled speed from Python, with nothing but NumPy.
+
+Write an ordinary NumPy-looking function; fastgrad records it on a flat tape in C memory and sweeps the tape backwards
+in compiled loops.
+
+>>> import fastgrad as fg
+>>> import numpy as np
+>>> fg.grad(lambda x: np.sum(np.tanh(x) ** 2))(np.zeros(3))
+array([0., 0., 0.])
+"""
+
+try:
+    from fastgrad._core.engine import Tensor, TapeView as Tape, enable_grad, no_grad, tensor
+except ImportError as error:
+    if "fastgrad" in str(error):
+        raise ImportError(
+            "fastgrad's compiled engine is missing or was built for another Python: install the package with "
+            "`pip install .` in the checkout (it needs a C compiler), and do not import it from the source folder"
+        ) from error
+    raise
+
+from fastgrad import nn, numpy, optim
+from fastgrad.transforms import (
+    grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp,
+)
+from fastgrad.tree import tree_map
+
+__version__ = "0.1.0"
+
+__all__ = ["Tape", "Tensor", "enable_grad", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize",
+           "nn", "no_grad", "numpy", "optim", "tensor", "tree_map", "value_and_grad", "vjp"]

@@ -1,0 +1,56 @@
+# fastgrad's compiled engine, in the order in which its parts build on each other.
+#
+# memory -> tape -> Tensor and elementwise operations -> structured operations -> sweeps -> transforms.
+# One translation unit, so that recording a number inlines into the operator that records it.
+
+cimport cython
+cimport numpy as cnp
+from cpython.list cimport PyList_Append
+from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.math cimport NAN
+from libc.string cimport memcmp, memcpy, memset
+
+import numpy as np
+
+cdef extern from "Python.h":
+    void* PyMem_RawMalloc(size_t n) nogil
+    void* PyMem_RawRealloc(void* p, size_t n) nogil
+    void* PyMem_RawCalloc(size_t n, size_t size) nogil
+    void PyMem_RawFree(void* p) nogil
+    int PyErr_CheckSignals() except -1
+    PyObject* PyThreadState_GetDict()
+    bint PyFloat_CheckExact(object o)
+    bint PyLong_CheckExact(object o)
+    bint PyBool_Check(object o)
+    double PyFloat_AS_DOUBLE(object o)
+    double PyLong_AsDouble(object o) except? -1.0
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long x) nogil
+
+cdef extern from "numpy/arrayobject.h":
+    bint PyArray_ISNOTSWAPPED(cnp.ndarray a)
+    bint PyArray_ISWRITEABLE(cnp.ndarray a)
+    cnp.ndarray PyArray_New(PyTypeObject* subtype, int nd, const cnp.npy_intp* dims, int type_num, const cnp.npy_intp* strides,
+                            void* data, int itemsize, int flags, PyObject* obj)
+    int PyArray_SetBaseObject(cnp.ndarray a, object base) except -1
+
+cdef enum:
+    NPY_BOOL = cnp.NPY_BOOL
+    NPY_FLOAT = cnp.NPY_FLOAT
+    NPY_DOUBLE = cnp.NPY_DOUBLE
+
+include "names.pxi"
+include "kernels.pxi"
+include "memory.pxi"
+include "tape.pxi"
+include "tensor.pxi"
+include "elementwise.pxi"
+include "structured.pxi"
+include "rules.pxi"
+include "sweep.pxi"
+include "transforms.pxi"
+include "functions.pxi"
+
+fg_kernels = fg_choose_kernels(NULL)

@@ -1,0 +1,443 @@
+"""The table -> C kernels, at build time.
+
+Reads ``ops.py`` and writes, into one folder:
+
+``ops.h``         the enumeration of operations and what recording must keep for each
+``rows.h``        a value function and a pullback function per row and precision
+``loops.h``       loops over these, and the table of them
+``scalar.h``      the same on single doubles, as two switches
+``names.pxi``     the enumeration for Cython
+``functions.pxi`` the Python functions with their docstrings, and the rules as text for higher orders
+
+Knows nothing about arrays, strides or Python objects: every loop reads and writes contiguous memory.
+"""
+
+import ast
+import importlib.util
+import re
+import textwrap
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TYPES = (("f64", "double"), ("f32", "float"))
+OPERANDS = ("x", "y", "z")
+NEEDS = {"x": 1, "y": 2, "z": 4, "out": 8}
+BUILTINS = {"fabs": "fg_fabs", "round": "fg_round"}
+HEADER = "/* Generated from ops.py by generate.py: never edit this file. */\n"
+
+
+def load_table():
+    """The module ops.py, without importing the package (which may not be built yet)."""
+    import sys
+
+    spec = importlib.util.spec_from_file_location("fastgrad_ops", HERE / "ops.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+TABLE = load_table()
+ROWS = {op.name: op for op in TABLE.OPS}
+
+
+def slow_twins():
+    """Names like ``sin_f64`` of the functions whose fast form is valid on part of the range only."""
+    names = set()
+    for header in (HERE / "kernels").glob("vecmath*.h"):
+        names |= set(re.findall(r"#define\s+FG_SLOW_(\w+_f(?:64|32))\b", header.read_text()))
+    return names
+
+
+def parse(text):
+    return ast.parse(text, mode="eval").body
+
+
+def names_in(text):
+    """Free names of an expression among the operands and ``out``."""
+    return {n.id for n in ast.walk(parse(text)) if isinstance(n, ast.Name)} & set(NEEDS)
+
+
+def is_primitive(op):
+    """Whether a row's value is its own name: then C has the function, not the table."""
+    body = parse(op.value)
+    return isinstance(body, ast.Call) and body.func.id == op.name
+
+
+def number(node):
+    """The value of a literal or named constant, None for anything else."""
+    if isinstance(node, ast.Constant):
+        return float(node.value)
+    if isinstance(node, ast.Name) and node.id in TABLE.CONSTANTS:
+        return TABLE.CONSTANTS[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and number(node.operand) is not None:
+        return -number(node.operand)
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- expressions in C
+
+
+class ToC(ast.NodeVisitor):
+    """Writes an expression in C at one precision; remembers the arguments that a fast function cannot take."""
+
+    BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.BitAnd: "&", ast.BitOr: "|"}
+    COMPARE = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
+
+    def __init__(self, suffix, slow=False, twins=frozenset()):
+        self.suffix, self.slow, self.twins = suffix, slow, twins
+        self.type = dict(TYPES)[suffix]
+        self.predicates = []
+
+    def literal(self, value):
+        if value != value:
+            return f"(({self.type})NAN)"
+        if value in (float("inf"), float("-inf")):
+            return f"(({self.type}){'-' if value < 0 else ''}INFINITY)"
+        return f"(({self.type}){value!r})"
+
+    def visit_Constant(self, node):
+        return self.literal(float(node.value))
+
+    def visit_Name(self, node):
+        return self.literal(TABLE.CONSTANTS[node.id]) if node.id in TABLE.CONSTANTS else node.id
+
+    def visit_UnaryOp(self, node):
+        return f"(-{self.visit(node.operand)})"
+
+    def visit_BinOp(self, node):
+        return f"({self.visit(node.left)} {self.BINARY[type(node.op)]} {self.visit(node.right)})"
+
+    def visit_Compare(self, node):
+        (operator,), (right,) = node.ops, node.comparators
+        return f"({self.visit(node.left)} {self.COMPARE[type(operator)]} {self.visit(right)})"
+
+    def visit_Call(self, node):
+        name, arguments = node.func.id, [self.visit(a) for a in node.args]
+        if name == "select":
+            return "({} ? {} : {})".format(*arguments)
+        if name in BUILTINS or is_primitive(ROWS[name]):
+            stem = BUILTINS.get(name, "fg_" + name)
+            if f"{name}_{self.suffix}" in self.twins:
+                predicate = f"{stem}_isslow_{self.suffix}({', '.join(arguments)})"
+                self.predicates.append(predicate)
+                if self.slow:
+                    slow = f"{stem}_slow_{self.suffix}({', '.join(arguments)})"
+                    return f"({predicate} ? {slow} : {stem}_{self.suffix}({', '.join(arguments)}))"
+            return f"{stem}_{self.suffix}({', '.join(arguments)})"
+        arguments += [self.literal(0.0)] * (3 - len(arguments))
+        return f"fg_value_{name}_{self.suffix}({', '.join(arguments)})"
+
+    def pull(self, node):
+        """g times a partial: exactly 0 where g or a literal branch is 0."""
+        if isinstance(node, ast.Call) and node.func.id == "select":
+            condition, yes, no = node.args
+            return f"({self.visit(condition)} ? {self.pull(yes)} : {self.pull(no)})"
+        value = number(node)
+        if value == 0:
+            return self.literal(0.0)
+        if value in (1, -1):
+            return "g" if value == 1 else "(-g)"
+        if value is not None and value == value:
+            return f"(g * {self.literal(value)})"
+        return f"(g == 0 ? {self.literal(0.0)} : g * {self.visit(node)})"
+
+
+# ----------------------------------------------------------------------------------------- expressions on Tensors
+
+
+class ToPython(ast.NodeTransformer):
+    """Rewrites an expression so that Python evaluates it on Tensors."""
+
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        if node.func.id == "select":
+            node.func.id = "where"
+        return node
+
+    def pull(self, node):
+        if isinstance(node, ast.Call) and node.func.id == "select":
+            condition, yes, no = node.args
+            return f"where({self.text(condition)}, {self.pull(yes)}, {self.pull(no)})"
+        value = number(node)
+        if value == 0:
+            return "0.0"
+        if value in (1, -1):
+            return "g" if value == 1 else "negative(g)"
+        if value is not None and value == value:
+            return f"multiply(g, {self.text(node)})"
+        return f"guarded_multiply(g, {self.text(node)})"
+
+    def text(self, node):
+        return ast.unparse(self.visit(ast.parse(ast.unparse(node), mode="eval").body))
+
+
+# ------------------------------------------------------------------------------------------------------- the files
+
+
+def write_ops():
+    lines = [HEADER, "#ifndef FG_OPS_H\n#define FG_OPS_H\n", "typedef enum {", "    FG_NONE = 0,"]
+    lines += [f"    FG_{op.name.upper()}," for op in TABLE.OPS]
+    lines += ["    FG_N_ELEMENTARY", "} fg_op;\n"]
+    lines.append("/* What the partial by each operand reads: 1 x, 2 y, 4 z, 8 out; 16: it exists; 32: it is 1. */")
+    lines.append("static const unsigned char fg_needs[FG_N_ELEMENTARY][3] = {\n    {0, 0, 0},")
+    for op in TABLE.OPS:
+        masks = [sum(NEEDS[n] for n in names_in(p)) + 16 + 32 * (number(parse(p)) == 1) if p else 0 for p in op.partials]
+        masks += [0] * (3 - len(masks))
+        lines.append(f"    {{{masks[0]}, {masks[1]}, {masks[2]}}}, /* {op.name} */")
+    lines.append("};\n")
+    for field, of in (("arity", lambda op: op.arity), ("is_bool", lambda op: int(op.kind == "bool"))):
+        values = ", ".join(str(of(op)) for op in TABLE.OPS)
+        lines.append(f"static const unsigned char fg_{field}[FG_N_ELEMENTARY] = {{0, {values}}};")
+    lines.append("\n#endif")
+    return "\n".join(lines) + "\n"
+
+
+def wrap(text):
+    return "\n".join(textwrap.wrap(text, 110, subsequent_indent="        ", break_long_words=False)) + "\n"
+
+
+def function(name, parameters, suffix, expression, twins, pull):
+    """A C function of an expression, its careful twin and its predicate where a fast form has limits."""
+    c_type = dict(TYPES)[suffix]
+    signature = ", ".join(f"{c_type} {p}" for p in parameters)
+    used = "".join(f" (void){p};" for p in parameters)
+    out = []
+
+    def body(slow):
+        writer = ToC(suffix, slow=slow, twins=twins)
+        return (writer.pull if pull else writer.visit)(parse(expression)), writer.predicates
+
+    text, predicates = body(slow=False)
+    out.append(wrap(f"static inline {c_type} {name}_{suffix}({signature}) {{{used} return {text}; }}"))
+    if predicates:
+        slow, _ = body(slow=True)
+        out.append(wrap(f"static {c_type} {name}_slow_{suffix}({signature}) {{{used} return {slow}; }}"))
+        out.append(wrap(f"static inline int {name}_isslow_{suffix}({signature}) {{{used} return "
+                        f"{' | '.join(predicates)}; }}"))
+    return "".join(out), bool(predicates)
+
+
+def order_rows():
+    """Rows such that a row's value function comes after those its value uses."""
+    done, ordered = set(), []
+
+    def visit(op):
+        if op.name in done:
+            return
+        done.add(op.name)
+        if not is_primitive(op):
+            for node in ast.walk(parse(op.value)):
+                if isinstance(node, ast.Call) and node.func.id in ROWS:
+                    visit(ROWS[node.func.id])
+        ordered.append(op)
+
+    for op in TABLE.OPS:
+        visit(op)
+    return ordered
+
+
+VALUE = ("x", "y", "z")
+PULL = ("g", "x", "y", "z", "out")
+
+
+def write_rows(twins):
+    """Returns the text and the set of (name, suffix) of functions that have a careful twin."""
+    lines, careful = [HEADER], set()
+    for suffix, _ in TYPES:
+        for op in order_rows():
+            text, slow = function(f"fg_value_{op.name}", VALUE, suffix, op.value, twins, pull=False)
+            lines.append(f"/* {op.name} = {op.value} */\n{text}")
+            if slow:
+                careful.add((f"fg_value_{op.name}", suffix))
+        for op in TABLE.OPS:
+            for operand, partial in zip(OPERANDS, op.partials):
+                if partial is None:
+                    continue
+                text, slow = function(f"fg_pull_{op.name}_{operand}", PULL, suffix, partial, twins, pull=True)
+                lines.append(f"/* {op.name}, d{operand} = {partial} */\n{text}")
+                if slow:
+                    careful.add((f"fg_pull_{op.name}_{operand}", suffix))
+    return "\n".join(lines), careful
+
+
+def loop(name, suffix, parameters, reads, result_type, careful):
+    """A loop over contiguous memory applying one of the functions of rows.h."""
+    c_type = dict(TYPES)[suffix]
+    signature = ", ".join(f"const void *{p}_" for p in parameters)
+    arguments = ", ".join(f"{p}[i]" if p in reads else f"({c_type})0" for p in parameters)
+    pointers = "".join(
+        f"    const {c_type} *restrict {p} = {p}_;\n" if p in reads else f"    (void){p}_;\n" for p in parameters)
+    call = f"{name}_{suffix}({arguments})"
+    lines = [f"static void loop_{name}_{suffix}(ptrdiff_t n, {signature}, void *to_) {{\n", pointers,
+             f"    {result_type} *restrict to = to_;\n"]
+    if careful:
+        lines.append(
+            "    for (ptrdiff_t start = 0; start < n; start += FG_BLOCK) {\n"
+            "        ptrdiff_t end = n - start < FG_BLOCK ? n : start + FG_BLOCK;\n"
+            "        int slow = 0;\n"
+            f"        for (ptrdiff_t i = start; i < end; i++) {{ to[i] = {call}; "
+            f"slow |= {name}_isslow_{suffix}({arguments}); }}\n"
+            "        if (slow)\n"
+            "            for (ptrdiff_t i = start; i < end; i++)\n"
+            f"                if ({name}_isslow_{suffix}({arguments})) to[i] = {name}_slow_{suffix}({arguments});\n"
+            "    }\n")
+    else:
+        lines.append(f"    for (ptrdiff_t i = 0; i < n; i++) to[i] = {call};\n")
+    lines.append("}\n")
+    return "".join(lines)
+
+
+def write_loops(careful):
+    lines = [HEADER]
+    for op in TABLE.OPS:
+        for suffix, c_type in TYPES:
+            result = "unsigned char" if op.kind == "bool" else c_type
+            reads = names_in(op.value)
+            name = f"fg_value_{op.name}"
+            lines.append(loop(name, suffix, VALUE, reads, result, (name, suffix) in careful))
+            for operand, partial in zip(OPERANDS, op.partials):
+                if partial is not None:
+                    name = f"fg_pull_{op.name}_{operand}"
+                    reads = names_in(partial) | {"g"}
+                    lines.append(loop(name, suffix, PULL, reads, c_type, (name, suffix) in careful))
+        # The same on one double, for 0-d values.
+        name = f"fg_value_{op.name}"
+        if (name, "f64") in careful:
+            body = f"{name}_isslow_f64(x, y, z) ? {name}_slow_f64(x, y, z) : {name}_f64(x, y, z)"
+        else:
+            body = f"{name}_f64(x, y, z)"
+        lines.append(f"static double one_{name}(double x, double y, double z) {{ return {body}; }}\n")
+        for operand, partial in zip(OPERANDS, op.partials):
+            if partial is not None:
+                name = f"fg_pull_{op.name}_{operand}"
+                arguments = ", ".join(PULL)
+                if (name, "f64") in careful:
+                    body = f"{name}_isslow_f64({arguments}) ? {name}_slow_f64({arguments}) : {name}_f64({arguments})"
+                else:
+                    body = f"{name}_f64({arguments})"
+                lines.append(f"static double one_{name}(double g, double x, double y, double z, double out) "
+                             f"{{ return {body}; }}\n")
+    value_rows, pull_rows, one_rows, one_pulls = [], [], [], []
+    for op in TABLE.OPS:
+        value_rows.append("    {%s}," % ", ".join(f"loop_fg_value_{op.name}_{s}" for s, _ in TYPES))
+        pulls = []
+        for operand, partial in list(zip(OPERANDS, op.partials)) + [("", None)] * (3 - op.arity):
+            pulls.append("{%s}" % (", ".join(f"loop_fg_pull_{op.name}_{operand}_{s}" for s, _ in TYPES)
+                                   if partial else "0, 0"))
+        pull_rows.append("    {%s}," % ", ".join(pulls))
+        one_rows.append(f"    one_fg_value_{op.name},")
+        one_pulls.append("    {%s}," % ", ".join(
+            [f"one_fg_pull_{op.name}_{o}" if p else "0" for o, p in zip(OPERANDS, op.partials)]
+            + ["0"] * (3 - op.arity)))
+    lines.append("#define FG_VALUE_LOOPS { {0, 0}, \\\n" + " \\\n".join(value_rows) + " }\n")
+    lines.append("#define FG_PULL_LOOPS { {{0, 0}, {0, 0}, {0, 0}}, \\\n" + " \\\n".join(pull_rows) + " }\n")
+    lines.append("#define FG_VALUE_ONES { 0, \\\n" + " \\\n".join(one_rows) + " }\n")
+    lines.append("#define FG_PULL_ONES { {0, 0, 0}, \\\n" + " \\\n".join(one_pulls) + " }\n")
+    return "\n".join(lines)
+
+
+def calls_a_function(text):
+    return any(isinstance(n, ast.Call) and n.func.id != "select" for n in ast.walk(parse(text)))
+
+
+def write_scalar():
+    """Cheap rows inline, the others through the table of the instruction-set level."""
+    lines = [HEADER, "#ifndef FG_SCALAR_H\n#define FG_SCALAR_H\n",
+             "static inline double fg_scalar_value(int op, double x, double y, double z) {\n    switch (op) {"]
+    for op in TABLE.OPS:
+        if not calls_a_function(op.value):
+            lines.append(wrap(f"    case FG_{op.name.upper()}: return {ToC('f64').visit(parse(op.value))};").rstrip())
+    lines.append("    default: return fg_kernels->value_one[op](x, y, z);\n    }\n}\n")
+    lines.append("/* g times the partial by operand number k. */\n"
+                 "static inline double fg_scalar_pull(int op, int k, double g, double x, double y, double z, double out) {")
+    lines.append("    switch (4 * op + k) {")
+    for op in TABLE.OPS:
+        for k, partial in enumerate(op.partials):
+            if partial is not None and not calls_a_function(partial):
+                text = ToC("f64").pull(parse(partial))
+                lines.append(wrap(f"    case 4 * FG_{op.name.upper()} + {k}: return {text};").rstrip())
+    lines.append("    default: return fg_kernels->pull_one[op][k](g, x, y, z, out);\n    }\n}\n\n#endif")
+    return "\n".join(lines) + "\n"
+
+
+def docstring(op):
+    required = op.arity - len(op.defaults)
+    names = list(OPERANDS[:required]) + [name for name, _ in op.defaults]
+    points = [round((low + high) / 2 + 0.25 * (high - low) * (0.5 if k else 1), 2) for k, (low, high) in enumerate(op.domain)]
+    parts = [op.says, "", "Parameters", "----------"]
+    parts.append(f"{', '.join(names)} : Tensor, array_like or number")
+    parts.append("    Operands of any shapes that broadcast together; float32 stays float32.")
+    parts += ["out : Tensor, optional", "    A Tensor that becomes the result, as in NumPy."]
+    parts += ["", "Returns", "-------", "Tensor", f"    Of the broadcast shape, {'bool' if op.kind == 'bool' else 'float'}."]
+    parts += ["", "Notes", "-----"]
+    if op.differentiable:
+        for name, partial in zip(names, op.partials):
+            parts.append(f"d/d{name} = ``{rename(partial, names)}``" if partial else f"{name} carries no gradient.")
+    else:
+        parts.append("Carries no gradient.")
+    arguments = ", ".join(repr(p) for p in points)
+    parts += ["", "Examples", "--------", ">>> import fastgrad.numpy as fnp",
+              f">>> bool(fnp.{op.name}({arguments}) == fnp.{op.name}({arguments}))", "True"]
+    return "\n".join(parts)
+
+
+def rename(partial, names):
+    for old, new in zip(OPERANDS, names):
+        if old != new:
+            partial = re.sub(rf"\b{old}\b", new, partial)
+    return partial
+
+
+def write_names():
+    """The enumeration as Cython sees it."""
+    lines = ["# Generated from ops.py by generate.py: never edit this file.\n", 'cdef extern from "ops.h" nogil:', "    enum:"]
+    lines += [f"        FG_{op.name.upper()}" for op in TABLE.OPS] + ["        FG_N_ELEMENTARY"]
+    return "\n".join(lines) + "\n"
+
+
+def write_functions():
+    lines = ["# Generated from ops.py by generate.py: never edit this file.\n"]
+    for op in TABLE.OPS:
+        required = op.arity - len(op.defaults)
+        operands = list(OPERANDS[:required])
+        signature = ", ".join(operands) + ", /"
+        signature += "".join(f", {name}={value!r}" for name, value in op.defaults) + ", out=None"
+        passed = ", ".join(operands + [name for name, _ in op.defaults])
+        call = {1: "apply1", 2: "apply2", 3: "apply3"}[op.arity]
+        doc = textwrap.indent(docstring(op), "    ").strip()
+        lines.append(f'def {op.name}({signature}):\n    """{doc}\n    """\n'
+                     f"    if out is None:\n        return {call}(FG_{op.name.upper()}, {passed})\n"
+                     f"    return assign_out(out, {call}(FG_{op.name.upper()}, {passed}))\n\n")
+    lines.append("UFUNCS_BY_NAME = {" + ", ".join(f"{op.name!r}: {op.name}" for op in TABLE.OPS) + "}")
+    lines.append("UFUNCS = {" + ", ".join(f"{op.numpy_name!r}: {op.name}" for op in TABLE.OPS if op.numpy_name) + "}")
+    lines.append("NAMES = (None, " + ", ".join(repr(op.name) for op in TABLE.OPS) + ")\n")
+    lines.append("RULES = (\n    None,")
+    for op in TABLE.OPS:
+        writer = ToPython()
+        rules = [writer.pull(parse(p)) if p else None for p in op.partials] + [None] * (3 - op.arity)
+        lines.append(f"    {tuple(rules)!r},")
+    lines.append(")\nCONSTANTS = {")
+    for name, value in TABLE.CONSTANTS.items():
+        lines.append(f"    {name!r}: float({str(value)!r}),")
+    lines.append("}\n")
+    return "\n".join(lines)
+
+
+def generate(folder):
+    """Writes the files into ``folder``, each only when its text has changed."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, careful = write_rows(slow_twins())
+    texts = {"ops.h": write_ops(), "rows.h": rows, "loops.h": write_loops(careful), "scalar.h": write_scalar(),
+             "names.pxi": write_names(), "functions.pxi": write_functions()}
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    import sys
+
+    generate(sys.argv[1])

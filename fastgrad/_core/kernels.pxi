@@ -1,0 +1,53 @@
+# What the C side offers: the enumeration of operations, the loops and the block driver.
+
+cdef extern from "ops.h" nogil:
+    const unsigned char fg_needs[1][3]
+    const unsigned char fg_arity[1]
+    const unsigned char fg_is_bool[1]
+
+cdef extern from "kernels.h" nogil:
+    int FG_BLOCK
+    ctypedef struct fg_kernel_table:
+        const char* level
+        void (*add[2])(Py_ssize_t n, const void* x, void* to) noexcept nogil
+        void (*fill[2])(Py_ssize_t n, double value, void* to) noexcept nogil
+        double (*sum[2])(Py_ssize_t n, const void* x) noexcept nogil
+        double (*dot[2])(Py_ssize_t n, const void* x, const void* y) noexcept nogil
+        double (*max[2])(Py_ssize_t n, const void* x) noexcept nogil
+        double (*min[2])(Py_ssize_t n, const void* x) noexcept nogil
+        void (*add_rows[2])(Py_ssize_t rows, Py_ssize_t columns, const void* x, void* to) noexcept nogil
+        void (*matmul[2])(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const void* a, Py_ssize_t a_row, Py_ssize_t a_column,
+                          const void* b, Py_ssize_t b_row, Py_ssize_t b_column, void* to, int accumulate) noexcept nogil
+        void (*logsumexp[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil
+        void (*softmax[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil
+        void (*log_softmax[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil
+        void (*softmax_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* out, void* to) noexcept nogil
+        void (*log_softmax_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* out, void* to) noexcept nogil
+        void (*logsumexp_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const void* out,
+                                  void* to) noexcept nogil
+        void (*extreme_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const void* out,
+                                void* to) noexcept nogil
+    fg_kernel_table* fg_kernels
+    fg_kernel_table* fg_choose_kernels(const char* wanted)
+
+cdef extern from "blocks.h" nogil:
+    int FG_F64, FG_F32, FG_BOOL, FG_ABSENT, FG_CONTIGUOUS, FG_ONE, FG_STRIDED, FG_TO_STORE, FG_TO_ADD, FG_TO_SUM
+    enum: FG_MAX_NDIM
+    ctypedef struct fg_view:
+        char* data
+        const Py_ssize_t* strides
+        double one
+        int kind
+        int type
+    ctypedef struct fg_extent:
+        int ndim
+        const Py_ssize_t* dims
+        Py_ssize_t size
+    void fg_run_value(int op, int type, const fg_extent* extent, const fg_view* operands, char* out)
+    void fg_run_pull(int op, int k, int type, const fg_extent* extent, const fg_view* operands, fg_view* to, int mode)
+    void fg_run_copy(int type, const fg_extent* extent, const fg_view* source, char* to)
+    void fg_run_add(int type, const fg_extent* extent, const fg_view* source, const fg_view* to)
+
+cdef extern from "scalar.h" nogil:
+    double fg_scalar_value(int op, double x, double y, double z)
+    double fg_scalar_pull(int op, int k, double g, double x, double y, double z, double out)

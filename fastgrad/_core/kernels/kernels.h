@@ -1,0 +1,51 @@
+/* What a set of kernels offers: loops over contiguous memory at one instruction-set level.
+ *
+ * Everything here is plain C on raw pointers: no Python objects, no shapes, no strides but where a name says so.
+ * Precision is an index: 0 is f64, 1 is f32. */
+#ifndef FG_KERNELS_H
+#define FG_KERNELS_H
+
+#include <stddef.h>
+#include "ops.h"
+
+/* Elements a block holds where a loop works block by block: 4 KiB of doubles, so that six blocks fit L1. */
+#define FG_BLOCK 512
+
+/* out = value(x, y, z) and to = g * partial(x, y, z, out); operands that a row does not read may be NULL. */
+typedef void (*fg_value_loop)(ptrdiff_t n, const void *x, const void *y, const void *z, void *out);
+typedef void (*fg_pull_loop)(ptrdiff_t n, const void *g, const void *x, const void *y, const void *z, const void *out,
+                             void *to);
+
+typedef struct {
+    const char *level;
+    fg_value_loop value[FG_N_ELEMENTARY][2];
+    fg_pull_loop pull[FG_N_ELEMENTARY][3][2];
+    double (*value_one[FG_N_ELEMENTARY])(double x, double y, double z);
+    double (*pull_one[FG_N_ELEMENTARY][3])(double g, double x, double y, double z, double out);
+
+    void (*add[2])(ptrdiff_t n, const void *x, void *to);        /* to += x */
+    void (*fill[2])(ptrdiff_t n, double value, void *to);        /* to = value */
+    double (*sum[2])(ptrdiff_t n, const void *x);                /* pairwise over blocks */
+    double (*dot[2])(ptrdiff_t n, const void *x, const void *y);
+    double (*max[2])(ptrdiff_t n, const void *x);                /* NaN if any is; n >= 1 */
+    double (*min[2])(ptrdiff_t n, const void *x);
+    /* to_j += sum_i x_ij over the rows of a matrix. */
+    void (*add_rows[2])(ptrdiff_t rows, ptrdiff_t columns, const void *x, void *to);
+    /* to += or = the product of (m, k) and (k, n) with element strides; for small sizes. */
+    void (*matmul[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
+                      const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *to, int accumulate);
+    /* Row-wise over (rows, n): the value and, given g and the value, the pulled-back cotangent. */
+    void (*logsumexp[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, void *out);
+    void (*softmax[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, void *out);
+    void (*log_softmax[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, void *out);
+    void (*softmax_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *out, void *to);
+    void (*log_softmax_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *out, void *to);
+    void (*logsumexp_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
+    void (*extreme_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
+} fg_kernel_table;
+
+/* The level that this CPU runs, chosen once at import. */
+extern const fg_kernel_table *fg_kernels;
+const fg_kernel_table *fg_choose_kernels(const char *wanted); /* NULL: the best; else by name, NULL if it cannot run */
+
+#endif

@@ -1,0 +1,3 @@
+#define FG_LEVEL fg_kernels_avx512
+#define FG_LEVEL_NAME "avx512"
+#include "level.h"

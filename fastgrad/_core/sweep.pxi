@@ -1,0 +1,954 @@
+# The two sweeps over a tape: cotangents backwards, tangents forwards.
+#
+# The compiled sweep works on numbers and Arrays; the recorded sweep does the same on Tensors by the same rules, so that
+# its result differentiates again.  A sweep touches only the nodes between its outputs and its inputs.  What reaches a
+# node is kept in an array of adjoints beside the tape, which is all empty again when the sweep ends, however it ends.
+
+cdef enum:
+    VISITED = 32                    # scratch: this sweep processed the node
+    STOPS = 64                      # an input of a transform: a sweep goes no further
+    SIGNALS_EVERY = 1 << 16         # nodes between two looks for Ctrl-C
+
+cdef struct Harvest:                # what a backward found for a leaf or a t.retain_grad()
+    index_t node
+    Adjoint adjoint
+
+cdef struct Sweep:
+    CTape* tape
+    Adjoint* adjoints
+    index_t capacity
+    index_t first                   # with `restricted`: nodes below are not asked for
+    index_t low                     # the lowest node reached
+    index_t high
+    bint restricted                 # only nodes marked NEEDED are asked for
+    bint marks                      # mark what is processed
+    Harvest* harvest
+    Py_ssize_t n_harvest, harvest_capacity
+
+
+cdef int sweep_begin(Sweep* s, CTape* tape, index_t high) except -1:
+    """Borrows the tape's adjoints, or makes new ones if a sweep around this one has them."""
+    cdef size_t capacity
+    memset(s, 0, sizeof(Sweep))
+    s.tape = tape
+    s.low = high
+    s.high = high
+    if tape.adjoints_capacity > high:
+        s.adjoints = tape.adjoints
+        s.capacity = tape.adjoints_capacity
+        tape.adjoints = NULL
+        tape.adjoints_capacity = 0
+    else:
+        capacity = tape.capacity
+        s.adjoints = <Adjoint*>PyMem_RawCalloc(capacity, sizeof(Adjoint))
+        if s.adjoints == NULL:
+            raise MemoryError("cannot allocate the adjoints of a sweep")
+        s.capacity = <index_t>capacity
+    tape.sweeps += 1
+    return 0
+
+
+cdef void sweep_end(Sweep* s) noexcept:
+    """Empties what is left and gives the adjoints back."""
+    cdef index_t i
+    cdef Py_ssize_t k
+    cdef CTape* tape = s.tape
+    for i in range(s.low, s.high + 1):
+        if s.adjoints[i].array != NULL:
+            if tape.nodes[i].shape != NULL:
+                array_drop(s.adjoints[i].array)
+            s.adjoints[i].array = NULL
+    for k in range(s.n_harvest):
+        if tape.nodes[s.harvest[k].node].shape != NULL and s.harvest[k].adjoint.array != NULL:
+            array_drop(s.harvest[k].adjoint.array)
+    PyMem_RawFree(s.harvest)
+    if tape.adjoints_capacity < s.capacity:
+        PyMem_RawFree(tape.adjoints)
+        tape.adjoints = s.adjoints
+        tape.adjoints_capacity = s.capacity
+    else:
+        PyMem_RawFree(s.adjoints)
+    tape.sweeps -= 1
+
+
+cdef int harvest(Sweep* s, index_t i, bint move) except -1:
+    """Sets a node's adjoint aside; `move` takes it from the sweep."""
+    cdef Py_ssize_t capacity
+    cdef Harvest* grown
+    if s.n_harvest == s.harvest_capacity:
+        capacity = 2 * s.harvest_capacity + 16
+        grown = <Harvest*>PyMem_RawRealloc(s.harvest, <size_t>capacity * sizeof(Harvest))
+        if grown == NULL:
+            raise MemoryError("cannot allocate the leaves of a sweep")
+        s.harvest = grown
+        s.harvest_capacity = capacity
+    s.harvest[s.n_harvest].node = i
+    s.harvest[s.n_harvest].adjoint = s.adjoints[i]
+    s.n_harvest += 1
+    if move:
+        s.adjoints[i].array = NULL
+    elif s.tape.nodes[i].shape != NULL:
+        array_keep(s.adjoints[i].array)
+    return 0
+
+
+cdef inline bint wanted(Sweep* s, index_t i) noexcept:
+    """Whether a cotangent for node i is asked for."""
+    cdef Node* node = s.tape.nodes + i
+    if i == 0 or node.op == OP_CONSTANT:
+        return False
+    return not s.restricted or (i >= s.first and node.flags & NEEDED)
+
+
+cdef inline bint exclusive(const Array* a) noexcept:
+    """Whether these numbers can be written: nobody else looks at them."""
+    return a.refcount == 1 and a.strides == NULL and a.base == NULL and a.owner == NULL
+
+
+cdef inline int contribute(Sweep* s, index_t i, Array* c) except -1:
+    """Adds a cotangent of node i's shape and dtype; takes it over."""
+    cdef Array* have = s.adjoints[i].array
+    cdef Array* total
+    cdef fg_view source, sink
+    cdef fg_extent extent
+    cdef Py_ssize_t unused[FG_MAX_NDIM]
+    if i < s.low:
+        s.low = i
+    if have == NULL:
+        s.adjoints[i].array = c
+        return 0
+    if not exclusive(have):
+        if exclusive(c):
+            have, c = c, have
+            s.adjoints[i].array = have
+        else:
+            try:
+                total = array_new(have.shape, have.dtype)
+            except BaseException:
+                array_drop(c)
+                raise
+            array_copy_into(have, total)
+            array_drop(have)
+            have = total
+            s.adjoints[i].array = have
+    view_of_value(c, 0, c.shape, unused, &source)
+    view_of_value(have, 0, have.shape, unused, &sink)
+    extent_of(have.shape, &extent)
+    fg_run_add(type_index(have.dtype), &extent, &source, &sink)
+    array_drop(c)
+    return 0
+
+
+cdef inline void contribute_number(Sweep* s, index_t i, double value) noexcept:
+    if i < s.low:
+        s.low = i
+    s.adjoints[i].number += value
+
+
+cdef int contribute_tensor(Sweep* s, index_t i, Tensor c, str name) except -1:
+    """Adds what a rule on Tensors gave, summed over broadcast axes and cast as the operand asks."""
+    cdef Node* node = s.tape.nodes + i
+    cdef Shape* shape = SCALAR_SHAPE if node.shape == NULL else node.shape
+    cdef Array* a
+    cdef Array* fitted
+    check_cotangent(c, shape, name)
+    if node.shape == NULL:
+        contribute_number(s, i, c.sum().item() if c.array != NULL else c.number)
+        return 0
+    a = array_of(c)
+    try:
+        fitted = unbroadcast(a, shape, node.dtype)
+    finally:
+        array_drop(a)
+    return contribute(s, i, fitted)
+
+
+cdef int check_cotangent(object c, Shape* shape, str name) except -1:
+    """A rule's answer for one operand: a Tensor whose shape the operand's was broadcast to."""
+    cdef Py_ssize_t gap, d
+    cdef Shape* have
+    if type(c) is not Tensor or not is_float(<Tensor>c):
+        raise TypeError(f"{name}: its vjp gave {type(c).__name__ if type(c) is not Tensor else c.dtype} where a float Tensor "
+                        f"of shape {shape_tuple(shape)} is due")
+    have = shape_of(<Tensor>c)
+    gap = have.ndim - shape.ndim
+    if gap >= 0:
+        for d in range(shape.ndim):
+            if shape.dims[d] != have.dims[gap + d] and shape.dims[d] != 1:
+                gap = -1
+                break
+    if gap < 0:
+        raise ValueError(f"{name}: its vjp gave a cotangent of shape {shape_tuple(have)} for an operand of shape "
+                         f"{shape_tuple(shape)}")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------- the compiled sweep
+
+cdef int run_backward(Sweep* s) except -1:
+    """From the highest seeded node down to the lowest one reached."""
+    cdef CTape* tape = s.tape
+    cdef index_t i = s.high + 1, a, b
+    cdef Node* node
+    cdef double g, x, y
+    cdef int op
+    cdef Py_ssize_t since = 0
+    while i > s.low:
+        i -= 1
+        if s.adjoints[i].array == NULL:         # also a number that is exactly 0: nothing flows
+            continue
+        since += 1
+        if since >= SIGNALS_EVERY:
+            since = 0
+            PyErr_CheckSignals()
+        node = tape.nodes + i
+        op = node.op
+        if node.shape == NULL:
+            g = s.adjoints[i].number
+            if g == 0:                          # -0.0
+                s.adjoints[i].array = NULL
+                continue
+        if node.flags & (SWEPT | STOPS | RETAINS):
+            if node.flags & STOPS:
+                continue
+            if node.flags & SWEPT:
+                raise RuntimeError(
+                    "backward through a graph that was swept before: its saved values are gone; "
+                    "use backward(retain_graph=True) the first time, or compute the value again")
+            if not s.restricted:
+                harvest(s, i, False)
+        if op >= OP_LEAF and op <= OP_INPUT:
+            if op == OP_LEAF and not s.restricted:
+                harvest(s, i, True)
+            continue
+        if s.marks:
+            node.flags |= VISITED
+        if node.shape == NULL and op < FG_N_ELEMENTARY and node.extra == NULL:
+            a = node.a
+            b = node.b
+            if tape.nodes[a].shape == NULL and tape.nodes[b].shape == NULL:
+                s.adjoints[i].array = NULL
+                x = tape.nodes[a].value.number
+                y = tape.nodes[b].value.number
+                if fg_needs[op][0] and wanted(s, a):
+                    contribute_number(s, a, fg_scalar_pull(op, 0, g, x, y, 0, node.value.number))
+                if b and fg_needs[op][1] and wanted(s, b):
+                    contribute_number(s, b, fg_scalar_pull(op, 1, g, x, y, 0, node.value.number))
+                continue
+        if op < FG_N_ELEMENTARY:
+            pull_elementwise(s, i)
+        else:
+            pull_structured(s, i)
+        if tape.nodes[i].shape != NULL and s.adjoints[i].array != NULL:
+            array_drop(s.adjoints[i].array)
+        s.adjoints[i].array = NULL
+    return 0
+
+
+cdef inline void view_of_node(Node* node, const Shape* shape, Py_ssize_t* strides, fg_view* view) noexcept:
+    if node.shape == NULL:
+        view.kind = FG_ONE
+        view.one = node.value.number
+        view.data = NULL
+    else:
+        view_of_value(node.value.array, 0, shape, strides, view)
+
+
+cdef int pull_elementwise(Sweep* s, index_t i) except -1:
+    """The cotangents of an operation of the table, whatever its operands' shapes and dtypes."""
+    cdef CTape* tape = s.tape
+    cdef Node* node = tape.nodes + i
+    cdef Node* operand
+    cdef int op = node.op, k, type = type_index(node.dtype), needs, mode
+    cdef index_t id[3]
+    cdef Shape* shape = SCALAR_SHAPE if node.shape == NULL else node.shape
+    cdef fg_view views[5]
+    cdef fg_view to
+    cdef fg_extent extent
+    cdef Py_ssize_t strides[6][FG_MAX_NDIM]
+    cdef Array* g = NULL if node.shape == NULL else s.adjoints[i].array
+    cdef Array* have
+    cdef Array* fresh
+    cdef int j
+    id[0], id[1] = node.a, node.b
+    id[2] = 0 if node.extra == NULL else node.extra.operands[0]
+    extent_of(shape, &extent)
+    view_of_value(g, s.adjoints[i].number, shape, strides[0], views)
+    for k in range(fg_arity[op]):
+        needs = fg_needs[op][k]
+        if not needs or not wanted(s, id[k]):
+            continue
+        operand = tape.nodes + id[k]
+        if needs & 32 and g != NULL and operand.shape != NULL:
+            contribute(s, id[k], unbroadcast(g, operand.shape, operand.dtype))
+            continue
+        for j in range(3):
+            if needs & (1 << j):
+                view_of_node(tape.nodes + id[j], shape, strides[1 + j], views + 1 + j)
+            else:
+                views[1 + j].kind = FG_ABSENT
+                views[1 + j].data = NULL
+        if needs & 8:
+            view_of_node(node, shape, strides[4], views + 4)
+        else:
+            views[4].kind = FG_ABSENT
+            views[4].data = NULL
+        if operand.shape == NULL:
+            to.kind = FG_ONE
+            to.one = 0
+            to.type = type
+            fg_run_pull(op, k, type, &extent, views, &to, FG_TO_SUM)
+            contribute_number(s, id[k], to.one)
+            continue
+        if id[k] < s.low:
+            s.low = id[k]
+        have = s.adjoints[id[k]].array
+        fresh = NULL
+        if same_shape(operand.shape, shape) and operand.dtype == node.dtype:
+            mode = FG_TO_ADD
+            if have == NULL or not exclusive(have):
+                fresh = array_new(operand.shape, operand.dtype)
+                mode = FG_TO_STORE
+        else:
+            mode = FG_TO_ADD
+            if have == NULL or not exclusive(have):
+                fresh = array_new(operand.shape, operand.dtype)
+                fg_kernels.fill[type_index(operand.dtype)](operand.shape.size, 0, fresh.data)
+        view_of_value(fresh if fresh != NULL else have, 0, shape, strides[5], &to)
+        if shape.size > LONG:
+            with nogil:
+                fg_run_pull(op, k, type, &extent, views, &to, mode)
+        else:
+            fg_run_pull(op, k, type, &extent, views, &to, mode)
+        if fresh != NULL:
+            contribute(s, id[k], fresh)
+    return 0
+
+
+cdef int pull_structured(Sweep* s, index_t i) except -1:
+    """The cotangents of any other operation, compiled where there is a compiled pullback."""
+    cdef CTape* tape = s.tape
+    cdef Node* node = tape.nodes + i
+    cdef Node* operand = tape.nodes + node.a
+    cdef int op = node.op, k
+    cdef index_t id
+    cdef Array* g
+    cdef Array* made = NULL
+    cdef Array* c = NULL
+    cdef double number = 0
+    cdef Shape* shape = SCALAR_SHAPE if operand.shape == NULL else operand.shape
+    if op == OP_RULE or not (wanted(s, node.a) or (op == OP_MATMUL and wanted(s, node.b))):
+        if op == OP_RULE:
+            pull_by_tensors(s, i)
+        return 0
+    if op == OP_MATMUL:
+        g = NULL
+        if node.shape == NULL:
+            number = s.adjoints[i].number
+        else:
+            g = s.adjoints[i].array
+        for k in range(2):
+            id = node.b if k else node.a
+            if not wanted(s, id):
+                continue
+            operand = tape.nodes + id
+            c = NULL
+            if tape.nodes[node.a if k else node.b].value.array != NULL:
+                c = matmul_back(k, g, number, tape.nodes[node.a if k else node.b].value.array, operand.shape, operand.dtype)
+            if c == NULL:
+                pull_by_tensors(s, i)       # both operands at once
+                return 0
+            contribute(s, id, c)
+        return 0
+    if node.shape == NULL and operand.shape == NULL:        # from number to number
+        contribute_number(s, node.a, s.adjoints[i].number)
+        return 0
+    if op == OP_INDEX:
+        index_back(s, node.a, NULL if node.shape == NULL else s.adjoints[i].array, s.adjoints[i].number, node)
+        return 0
+    if node.shape == NULL:
+        made = array_new(SCALAR_SHAPE, NPY_DOUBLE)
+        (<double*>made.data)[0] = s.adjoints[i].number
+        g = made
+    else:
+        g = s.adjoints[i].array
+    try:
+        if op == OP_ALIAS:
+            c = array_keep(g)
+        elif op == OP_SUM or op == OP_MEAN:
+            c = sum_back(g, shape, node.b, 1.0 if op == OP_SUM else 1.0 / size_over(shape, node.b))
+        elif op == OP_MAX or op == OP_MIN:
+            if node.shape == NULL:
+                (<double*>made.data)[0] = node.value.number
+                c = array_new(SCALAR_SHAPE, NPY_DOUBLE)
+                (<double*>c.data)[0] = s.adjoints[i].number
+                g = c
+                c = extreme_back(g, operand.value.array, made, node.b)
+                array_drop(g)
+            else:
+                c = extreme_back(g, operand.value.array, node.value.array, node.b)
+        elif op == OP_RESHAPE:
+            c = reshape_back(g, shape)
+        elif op == OP_TRANSPOSE:
+            c = permute_back(g, shape, node.extra)
+        elif op == OP_BROADCAST or op == OP_CAST:
+            c = unbroadcast(g, shape, operand.dtype)
+        elif op == OP_LOGSUMEXP or op == OP_SOFTMAX or op == OP_LOG_SOFTMAX:
+            c = row_back(op, g, operand.value.array, NULL if node.shape == NULL else node.value.array, shape,
+                         node.value.number if node.shape == NULL else 0)
+        if c == NULL:
+            pull_by_tensors(s, i)
+        elif operand.shape == NULL:
+            contribute_number(s, node.a, (<double*>c.data)[0])
+            array_drop(c)
+        else:
+            contribute(s, node.a, c)
+    finally:
+        if made != NULL:
+            array_drop(made)
+    return 0
+
+
+cdef int index_back(Sweep* s, index_t a, Array* g, double number, Node* node) except -1:
+    """Adds into the indexed part in place, so that a loop over rows costs its rows only."""
+    cdef Node* operand = s.tape.nodes + a
+    cdef Array* have = s.adjoints[a].array
+    cdef Array* fresh
+    if a < s.low:
+        s.low = a
+    if have == NULL or not exclusive(have):
+        fresh = array_new(operand.shape, operand.dtype)
+        if have == NULL:
+            fg_kernels.fill[type_index(operand.dtype)](operand.shape.size, 0, fresh.data)
+        else:
+            array_copy_into(have, fresh)
+            array_drop(have)
+        s.adjoints[a].array = fresh
+        have = fresh
+    return index_add(have, g, number, operand.shape, node.extra)
+
+
+cdef int pull_by_tensors(Sweep* s, index_t i) except -1:
+    """By the rule on Tensors, not recorded."""
+    cdef CTape* tape = s.tape
+    cdef Node* node = tape.nodes + i
+    cdef Tensor g
+    cdef int recording = tape.recording
+    if node.shape == NULL:
+        g = new_number(s.adjoints[i].number)
+    else:
+        g = new_tensor(array_keep(s.adjoints[i].array))
+    tape.recording = False
+    try:
+        for id, c in pull_tensors(s, i, g):
+            contribute_tensor(s, id, c, op_name(tape.nodes + i))
+    finally:
+        tape.recording = recording
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------- the rules on Tensors
+
+cdef dict rule_functions = {}
+cdef dict rule_names = {}
+
+
+cdef object rule_function(int op, int k):
+    """The pullback of a row by operand k, as a function of g, x, y, z and out on Tensors."""
+    key = 4 * op + k
+    function = rule_functions.get(key)
+    if function is None:
+        if not rule_names:
+            rule_names.update({name: UFUNCS_BY_NAME[name] for name in NAMES if name})
+            rule_names.update(CONSTANTS)
+        function = eval("lambda g, x, y, z, out: " + RULES[op][k], rule_names)
+        rule_functions[key] = function
+    return function
+
+
+cdef Tensor value_of_node(CTape* tape, index_t i):
+    return None if i == 0 else tensor_of_node(tape, i)
+
+
+cdef Tensor saved_of_node(CTape* tape, index_t i):
+    """The operand as a rule reads it: None where its numbers were not kept."""
+    cdef Node* node = tape.nodes + i
+    if i == 0 or (node.shape != NULL and node.value.array == NULL):
+        return None
+    return tensor_of_node(tape, i)
+
+
+cdef list pull_tensors(Sweep* s, index_t i, Tensor g):
+    """(operand, cotangent) of node i by its rule on Tensors; recorded if the tape records."""
+    cdef CTape* tape = s.tape
+    cdef Node* node = tape.nodes + i
+    cdef int op = node.op, k, needs
+    cdef index_t id[3]
+    cdef Tensor x, out, c
+    cdef Rule rule
+    cdef Py_ssize_t j, n
+    cdef list result = []
+    cdef unsigned int b = node.b
+    if op < FG_N_ELEMENTARY:
+        id[0], id[1] = node.a, node.b
+        id[2] = 0 if node.extra == NULL else node.extra.operands[0]
+        for k in range(fg_arity[op]):
+            if not fg_needs[op][k] or not wanted(s, id[k]):
+                continue
+            c = elementwise_rule(tape, i, k, g, id)
+            result.append((id[k], c))
+        return result
+    if op == OP_RULE:
+        rule = <Rule>node.extra.rule
+        parameters = <dict>node.extra.parameters
+        n = node.extra.n_operands
+        operands = [saved_of_node(tape, tape.nodes[i].extra.operands[j]) if rule.saves_operands else None for j in range(n)]
+        out = saved_of_node(tape, i) if rule.saves_out else None
+        answer = rule.vjp(g, out, *operands, **parameters)
+        if n == 1 and type(answer) is not tuple:
+            answer = (answer,)
+        if type(answer) is not tuple or len(answer) != n:
+            raise TypeError(f"{rule.name}: its vjp gave {len(answer) if type(answer) is tuple else 1} cotangents for {n} operands")
+        for j in range(n):
+            if answer[j] is not None and wanted(s, tape.nodes[i].extra.operands[j]):
+                result.append((tape.nodes[i].extra.operands[j], answer[j]))
+        return result
+    if op == OP_MATMUL:
+        id[0], id[1] = node.a, node.b
+        for k in range(2):
+            if wanted(s, id[k]):
+                shape = shape_tuple(tape.nodes[id[k]].shape)
+                result.append((id[k], pull_matmul(k, g, tensor_of_node(tape, id[1 - k]), shape)))
+        return result
+    id[0] = node.a
+    if not wanted(s, id[0]):
+        return result
+    result.append((id[0], pull_one(tape, i, g)))
+    return result
+
+
+cdef Tensor elementwise_rule(CTape* tape, index_t i, int k, Tensor g, index_t* id):
+    cdef int op = tape.nodes[i].op, needs = fg_needs[op][k]
+    cdef Tensor x = tensor_of_node(tape, id[0]) if needs & 1 else None
+    cdef Tensor y = tensor_of_node(tape, id[1]) if needs & 2 else None
+    cdef Tensor z = tensor_of_node(tape, id[2]) if needs & 4 else None
+    cdef Tensor out = tensor_of_node(tape, i) if needs & 8 else None
+    return rule_function(op, k)(g, x, y, z, out)
+
+
+cdef Tensor pull_one(CTape* tape, index_t i, Tensor g):
+    """The cotangent of the only operand of a structured operation."""
+    cdef Node* node = tape.nodes + i
+    cdef index_t a = node.a
+    cdef int op = node.op
+    cdef unsigned int b = node.b
+    cdef Shape* shape = SCALAR_SHAPE if tape.nodes[a].shape == NULL else tape.nodes[a].shape
+    cdef Py_ssize_t axes[FG_MAX_NDIM]
+    if op == OP_ALIAS:
+        return g
+    if op == OP_SUM:
+        return pull_sum(g, shape, b)
+    if op == OP_MEAN:
+        return pull_mean(g, shape, b)
+    if op == OP_MAX or op == OP_MIN:
+        return pull_extreme(g, tensor_of_node(tape, a), tensor_of_node(tape, i), b)
+    if op == OP_RESHAPE:
+        return reshape(g, shape_tuple(shape))
+    if op == OP_TRANSPOSE:
+        inverse_axes(node.extra, axes)
+        return permute(g, axes)
+    if op == OP_BROADCAST:
+        return unbroadcast_tensor(g, shape_tuple(shape))
+    if op == OP_CAST:
+        return cast(g, cnp.PyArray_DescrFromType(tape.nodes[a].dtype))
+    if op == OP_INDEX:
+        key = index_key(node.extra, shape, shape_tuple(SCALAR_SHAPE if node.shape == NULL else node.shape))
+        return reshape(HOOKS["scatter_add"](g, key, (shape.size,)), shape_tuple(shape))
+    return pull_row(op, g, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
+
+
+cdef Tensor push_tensors(CTape* tape, index_t i, dict tangents):
+    """The tangent of node i from those of its operands; None where all are zero."""
+    cdef Node* node = tape.nodes + i
+    cdef int op = node.op, k
+    cdef index_t id[3]
+    cdef index_t a = node.a
+    cdef unsigned int b = node.b
+    cdef Tensor t, total = None, x, y
+    cdef Rule rule
+    cdef Py_ssize_t j, n
+    cdef Py_ssize_t axes[FG_MAX_NDIM]
+    cdef Shape* shape = shape_keep(SCALAR_SHAPE if node.shape == NULL else node.shape)
+    try:
+        if op < FG_N_ELEMENTARY:
+            id[0], id[1] = node.a, node.b
+            id[2] = 0 if node.extra == NULL else node.extra.operands[0]
+            dtype = cnp.PyArray_DescrFromType(node.dtype)
+            for k in range(fg_arity[op]):
+                t = tangents.get(id[k]) if id[k] and fg_needs[op][k] else None
+                if t is None:
+                    continue
+                if t.dtype_number != tape.nodes[i].dtype:
+                    t = cast(t, dtype)
+                if not same_shape(shape_of(t), shape):
+                    t = broadcast_to(t, shape_tuple(shape))
+                t = elementwise_rule(tape, i, k, t, id)
+                total = t if total is None else apply2(FG_ADD, total, t)
+            return total
+        if op == OP_RULE:
+            rule = <Rule>node.extra.rule
+            parameters = <dict>node.extra.parameters
+            n = node.extra.n_operands
+            given = [tangents.get(node.extra.operands[j]) if node.extra.operands[j] else None for j in range(n)]
+            if all_none(given):
+                return None
+            if rule.jvp == "linear":
+                filled = []
+                for j in range(n):
+                    t = given[j]
+                    if t is None:
+                        t = zeros_of_node(tape, tape.nodes[i].extra.operands[j], rule, j)
+                    filled.append(t)
+                return apply_rule(rule, tuple(filled), parameters)
+            operands = [saved_of_node(tape, tape.nodes[i].extra.operands[j]) if rule.saves_operands else None for j in range(n)]
+            return rule.jvp(given, saved_of_node(tape, i) if rule.saves_out else None, *operands, **parameters)
+        if op == OP_MATMUL:
+            x, y = tangents.get(node.a), tangents.get(node.b) if node.b else None
+            id[0], id[1] = node.a, node.b
+            if x is not None:
+                total = matmul(x, tensor_of_node(tape, id[1]))
+            if y is not None:
+                y = matmul(tensor_of_node(tape, id[0]), y)
+                total = y if total is None else apply2(FG_ADD, total, y)
+            return total
+        t = tangents.get(a)
+        if t is None:
+            return None
+        if op == OP_ALIAS:
+            return t
+        if op == OP_SUM or op == OP_MEAN:
+            t = reduce(op, t, axes_of(b, t.ndim), False, "sum")
+            return reshape(t, shape_tuple(shape))
+        if op == OP_MAX or op == OP_MIN:
+            return push_extreme(t, tensor_of_node(tape, a), tensor_of_node(tape, i), b)
+        if op == OP_RESHAPE:
+            return reshape(t, shape_tuple(shape))
+        if op == OP_TRANSPOSE:
+            memcpy(axes, node.extra.numbers, <size_t>node.extra.n_numbers * sizeof(Py_ssize_t))
+            return permute(t, axes)
+        if op == OP_BROADCAST:
+            return broadcast_to(t, shape_tuple(shape))
+        if op == OP_CAST:
+            return cast(t, cnp.PyArray_DescrFromType(node.dtype))
+        if op == OP_INDEX:
+            key = index_key(node.extra, shape_of(t), shape_tuple(shape))
+            return gather(reshape(t, -1), key[0])
+        return push_row(op, t, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
+    finally:
+        shape_drop(shape)
+
+
+cdef bint all_none(list values):
+    for value in values:
+        if value is not None:
+            return False
+    return True
+
+
+cdef Tensor zeros_of_node(CTape* tape, index_t i, Rule rule, Py_ssize_t j):
+    if i == 0:
+        return None         # a constant operand of a linear rule: its tangent is zero, and its shape the rule's own
+    return from_ndarray(np.zeros(() if tape.nodes[i].shape == NULL else shape_tuple(tape.nodes[i].shape),
+                                 cnp.PyArray_DescrFromType(tape.nodes[i].dtype)))
+
+
+cdef str op_name(Node* node):
+    """The name of what a node did."""
+    if node.op == OP_RULE:
+        return (<Rule>node.extra.rule).name
+    if node.op < FG_N_ELEMENTARY:
+        return NAMES[node.op]
+    return STRUCTURED_NAMES[node.op - OP_LEAF]
+
+
+STRUCTURED_NAMES = ("leaf", "input", "constant", "alias", "astype", "sum", "mean", "max", "min", "reshape", "transpose",
+                    "broadcast_to", "getitem", "matmul", "logsumexp", "softmax", "log_softmax", "rule")
+
+
+cdef object node_record(CTape* tape, index_t i, index_t first):
+    """A node for somebody who looks at a tape."""
+    cdef Node* node = tape.nodes + i
+    cdef Py_ssize_t j
+    operands = [node.a] if node.a else []
+    if op_has_b(node.op) and node.b:
+        operands.append(node.b)
+    if node.extra != NULL:
+        for j in range(node.extra.n_operands):
+            if node.extra.operands[j]:
+                operands.append(node.extra.operands[j])
+    shape = () if node.shape == NULL else shape_tuple(node.shape)
+    value = None
+    if node.shape == NULL:
+        value = node.value.number
+    elif node.op != OP_FREE and node.tensor != NULL:
+        value = to_ndarray((<Tensor>node.tensor).detach())
+    elif node.value.array != NULL:
+        value = view_ndarray(node.value.array, False)
+    return NodeRecord(op_name(node), tuple([<long long>o - <long long>first for o in operands]), shape,
+                      cnp.PyArray_DescrFromType(node.dtype), value)
+
+
+class NodeRecord:
+    """One entry of a tape, as ``fg.Tape`` shows it.
+
+    Attributes
+    ----------
+    op : str
+        What was done.
+    operands : tuple of int
+        Positions on the same fg.Tape; negative ones were recorded before it was opened.
+    shape, dtype
+        Of the value.
+    value : float, ndarray or None
+        None where the numbers are gone because no derivative reads them.
+    """
+    __slots__ = ("op", "operands", "shape", "dtype", "value")
+
+    def __init__(self, op, operands, shape, dtype, value):
+        self.op, self.operands, self.shape, self.dtype, self.value = op, operands, shape, dtype, value
+
+    def __repr__(self):
+        return f"{self.op}{self.operands} -> {self.dtype}{list(self.shape)}"
+
+
+# --------------------------------------------------------------------------------------------------------- backward()
+
+cdef object seed_of(Tensor out, object gradient):
+    """The cotangent to start from: a Tensor of out's shape and dtype."""
+    cdef Tensor g
+    if gradient is None:
+        if out.array == NULL:
+            return new_number(1.0)
+        if out.array.shape.size != 1:
+            raise ValueError(
+                f"backward of a Tensor of shape {out.shape}: without a gradient only one element has one; "
+                "pass backward(gradient) of that shape, or reduce first, for example with .sum()")
+        return from_ndarray(np.ones(out.shape, out.dtype))
+    g = as_tensor(gradient, "backward")
+    if not same_shape(shape_of(g), shape_of(out)):
+        raise ValueError(f"backward: a gradient of shape {g.shape} for a Tensor of shape {out.shape}")
+    return g if g.dtype_number == out.dtype_number else cast(g, out.dtype)
+
+
+cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_graph) except -1:
+    cdef CTape* tape = current_tape()
+    cdef Sweep s
+    cdef Tensor g
+    cdef index_t i
+    if not tracked(out):
+        raise RuntimeError("backward: nothing was recorded for this Tensor; set requires_grad=True on a leaf it is "
+                           "computed from, outside of no_grad")
+    check_tape(out, tape)
+    g = seed_of(out, gradient)
+    if create_graph:
+        return backward_recorded(out, g)
+    if out.requires:
+        accumulate(out, copy((<Tensor>g).detach()))
+        return 0
+    sweep_begin(&s, tape, out.node)
+    try:
+        s.marks = not retain_graph
+        seed(&s, out, g)
+        run_backward(&s)
+        commit(&s)
+        if s.marks:
+            discard_swept(&s)
+    finally:
+        if s.marks:
+            for i in range(s.low, s.high + 1):
+                tape.nodes[i].flags &= ~VISITED
+        sweep_end(&s)
+    return 0
+
+
+cdef int seed(Sweep* s, Tensor out, Tensor g) except -1:
+    cdef Array* a
+    if s.tape.nodes[out.node].flags & SWEPT:
+        raise RuntimeError(
+            "backward through a graph that was swept before: its saved values are gone; "
+            "use backward(retain_graph=True) the first time, or compute the value again")
+    if s.tape.nodes[out.node].shape == NULL:
+        contribute_number(s, out.node, g.number)
+        return 0
+    a = array_of(g)
+    return contribute(s, out.node, a)
+
+
+cdef Tensor tensor_from_adjoint(Node* node, Adjoint adjoint):
+    """A Tensor of its own memory; the adjoint stays counted by its owner."""
+    cdef Array* a
+    cdef Array* own
+    if node.shape == NULL:
+        return new_number(adjoint.number)
+    a = adjoint.array
+    if exclusive(a):
+        return new_tensor(array_keep(a))
+    own = array_new(a.shape, a.dtype)
+    array_copy_into(a, own)
+    return new_tensor(own)
+
+
+cdef int commit(Sweep* s) except -1:
+    """Adds the harvest to grad of the leaves: everything that can fail first, then all of it."""
+    cdef list leaves = [], gradients = []
+    cdef Py_ssize_t k
+    cdef Node* node
+    for k in range(s.n_harvest):
+        node = s.tape.nodes + s.harvest[k].node
+        if node.tensor == NULL:
+            continue
+        g = tensor_from_adjoint(node, s.harvest[k].adjoint)
+        leaf = <Tensor>node.tensor
+        if (<Tensor>leaf).gradient is not None and node.op == OP_LEAF:
+            g = sum_untracked((<Tensor>leaf).gradient, g)
+        leaves.append(leaf)
+        gradients.append(g)
+    for k in range(len(leaves)):
+        (<Tensor>leaves[k]).gradient = gradients[k]
+    return 0
+
+
+cdef Tensor sum_untracked(Tensor a, Tensor b):
+    cdef CTape* tape = current_tape()
+    cdef int recording = tape.recording
+    tape.recording = False
+    try:
+        return apply2(FG_ADD, a, b)
+    finally:
+        tape.recording = recording
+
+
+cdef int accumulate(Tensor leaf, Tensor g) except -1:
+    leaf.gradient = g if leaf.gradient is None else sum_untracked(leaf.gradient, g)
+    return 0
+
+
+cdef void discard_swept(Sweep* s) noexcept:
+    """Lets go of what the processed nodes kept; views keep theirs."""
+    cdef CTape* tape = s.tape
+    cdef Node* node
+    cdef Extra* extra
+    cdef index_t i = s.high + 1, a, b
+    cdef Py_ssize_t j
+    while i > s.low:
+        i -= 1
+        node = tape.nodes + i
+        if not node.flags & VISITED or node.op == OP_FREE:
+            continue
+        node.flags = (node.flags & ~VISITED) | SWEPT
+        if node.flags & PINNED:
+            continue
+        node_forget_value(node)
+        a = node.a
+        b = node.b if op_has_b(node.op) else 0
+        extra = node.extra
+        node.a = 0
+        if op_has_b(node.op):
+            node.b = 0
+        node.extra = NULL
+        if node.op == OP_RULE:
+            node.op = OP_ALIAS
+        if a:
+            node_drop(tape, a)
+        if b:
+            node_drop(tape, b)
+        if extra != NULL:
+            for j in range(extra.n_operands):
+                if extra.operands[j]:
+                    node_drop(tape, extra.operands[j])
+            Py_XDECREF(extra.rule)
+            Py_XDECREF(extra.parameters)
+            PyMem_RawFree(extra)
+
+
+cdef int backward_recorded(Tensor out, Tensor g) except -1:
+    """create_graph=True: the same sweep with recording on."""
+    cdef CTape* tape = current_tape()
+    cdef Sweep s
+    cdef dict found
+    cdef int recording = tape.recording
+    cdef Tensor leaf
+    cdef index_t i
+    if out.requires:
+        leaf = out
+        leaf.gradient = g if leaf.gradient is None else apply2(FG_ADD, leaf.gradient, g)
+        return 0
+    memset(&s, 0, sizeof(Sweep))
+    s.tape = tape
+    tape.sweeps += 1
+    tape.recording = True
+    try:
+        found = recorded_sweep(&s, [(out.node, g)])
+        leaves = []
+        for i, c in found.items():
+            if tape.nodes[i].tensor != NULL and (tape.nodes[i].op == OP_LEAF or tape.nodes[i].flags & RETAINS):
+                leaf = <Tensor>tape.nodes[i].tensor
+                total = c if leaf.gradient is None or tape.nodes[i].op != OP_LEAF else apply2(FG_ADD, leaf.gradient, c)
+                leaves.append((leaf, total))
+        for leaf, total in leaves:
+            leaf.gradient = total
+    finally:
+        tape.recording = recording
+        tape.sweeps -= 1
+    return 0
+
+
+cdef dict recorded_sweep(Sweep* s, list seeds):
+    """Cotangents by node, of leaves, inputs and nodes that retain theirs."""
+    cdef CTape* tape = s.tape
+    cdef dict adjoints = {}, found = {}
+    cdef index_t i, low, high = 0
+    cdef Node* node
+    cdef Tensor g
+    for id, g in seeds:
+        if tape.nodes[<index_t>id].flags & SWEPT:
+            raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
+        add_adjoint(tape, adjoints, id, g)
+        high = id if id > high else high
+    low = high
+    for id in adjoints:
+        low = id if id < low else low
+    i = high + 1
+    while i > low:
+        i -= 1
+        g = adjoints.pop(i, None)
+        if g is None:
+            continue
+        node = tape.nodes + i
+        if node.flags & STOPS or node.op == OP_LEAF or node.op == OP_INPUT:
+            found[i] = g
+            continue
+        if node.flags & RETAINS:
+            found[i] = g
+        if node.flags & SWEPT:
+            raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
+        for id, c in pull_tensors(s, i, g):
+            name = op_name(tape.nodes + i)
+            check_cotangent(c, SCALAR_SHAPE if tape.nodes[<index_t>id].shape == NULL else tape.nodes[<index_t>id].shape, name)
+            add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
+            low = id if id < low else low
+    return found
+
+
+cdef Tensor fit_tensor(CTape* tape, index_t i, Tensor c):
+    """A cotangent summed over broadcast axes and cast as node i asks."""
+    cdef Node* node = tape.nodes + i
+    cdef int dtype = node.dtype
+    c = unbroadcast_tensor(c, () if node.shape == NULL else shape_tuple(node.shape))
+    return c if c.dtype_number == dtype else cast(c, cnp.PyArray_DescrFromType(dtype))
+
+
+cdef int add_adjoint(CTape* tape, dict adjoints, object i, Tensor c) except -1:
+    have = adjoints.get(i)
+    adjoints[i] = c if have is None else apply2(FG_ADD, have, c)
+    return 0

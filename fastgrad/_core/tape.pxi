@@ -1,0 +1,451 @@
+# The tape: a flat, append-only list of what was done, and who still needs each entry.
+#
+# A node names its operation and its operands by index; indices grow, so the list read backwards is a topological
+# order.  A node is counted by its Tensor and by the nodes that read it; it goes the moment nobody counts it, without
+# recursion.  Holes are squeezed out when the list would otherwise have to grow.  A node keeps the numbers of its
+# value only once somebody asks for them (`node_save`).
+#
+# Knows nothing about what an operation computes.
+
+cdef enum:
+    # operations beyond the table; those of the table are FG_NEGATIVE, ...
+    OP_FREE = 0
+    OP_LEAF = FG_N_ELEMENTARY       # a Tensor that asked for gradients
+    OP_INPUT                        # an argument of fg.grad and its kin
+    OP_CONSTANT                     # a number or array that a derivative reads
+    OP_ALIAS                        # the same value under another name
+    OP_CAST
+    OP_SUM
+    OP_MEAN
+    OP_MAX
+    OP_MIN
+    OP_RESHAPE
+    OP_TRANSPOSE
+    OP_BROADCAST
+    OP_INDEX
+    OP_MATMUL
+    OP_LOGSUMEXP
+    OP_SOFTMAX
+    OP_LOG_SOFTMAX
+    OP_RULE                         # a rule written in Python
+    N_OPS
+
+    STRONG = 1                      # the node of a leaf holds a reference on the Tensor
+    PINNED = 2                      # an open fg.Tape looks at it: never swept away
+    RETAINS = 4                     # t.retain_grad()
+    NEEDED = 8                      # scratch of a sweep: on the way to what is asked for
+    SWEPT = 16                      # backward has been here and kept nothing
+
+    FIRST_CAPACITY = 1024
+    KEPT_CAPACITY = 1 << 16         # a tape that ran empty gives back what is larger
+
+ctypedef unsigned int index_t
+
+cdef union NodeValue:
+    double number                   # of a 0-d float64
+    Array* array                    # of any other; NULL until somebody needs it
+
+cdef struct Node:                   # 48 bytes, one cache line: recording writes it once, a sweep reads it once
+    unsigned short op
+    unsigned char dtype
+    unsigned char flags
+    index_t refcount
+    index_t a
+    index_t b                       # the second operand, or a small parameter of a one-operand operation
+    NodeValue value
+    Shape* shape                    # NULL: a 0-d float64
+    PyObject* tensor                # borrowed; NULL when it is gone
+    Extra* extra
+
+cdef struct Extra:                  # what does not fit a node
+    Py_ssize_t n_operands           # all of them, where there are more than two
+    index_t* operands
+    Py_ssize_t n_numbers            # parameters: an offset and strides, ...
+    Py_ssize_t* numbers
+    PyObject* rule                  # of OP_RULE
+    PyObject* parameters
+
+cdef union Adjoint:
+    double number
+    Array* array
+
+cdef struct CTape:
+    Node* nodes
+    index_t n                       # one past the last node; node 0 stands for "not on the tape"
+    index_t capacity
+    index_t live
+    int recording                   # False inside no_grad
+    int sweeps                      # under way: nodes must keep their places
+    int pins                        # open views
+    int depth                       # of nested transforms
+    bint orphaned                   # its thread has ended
+    Adjoint* adjoints               # spare, all empty
+    index_t adjoints_capacity
+    PyObject* views                 # the first fg.Tape that looks at this tape, borrowed; it knows the next
+
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #define FG_THREAD_LOCAL __declspec(thread)
+    #elif defined(__ELF__)
+    #define FG_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+    #else
+    #define FG_THREAD_LOCAL __thread
+    #endif
+    static FG_THREAD_LOCAL void *fg_this_thread_tape = 0;
+    """
+    void* fg_this_thread_tape
+
+
+cdef inline CTape* current_tape() except NULL:
+    if fg_this_thread_tape != NULL:
+        return <CTape*>fg_this_thread_tape
+    return first_tape_of_thread()
+
+
+@cython.final
+cdef class TapeOwner:
+    """Lives in the thread's dictionary: when the thread ends, so does its tape."""
+    cdef CTape* tape
+
+    def __dealloc__(self):
+        global fg_this_thread_tape
+        if self.tape != NULL:
+            if fg_this_thread_tape == self.tape:
+                fg_this_thread_tape = NULL
+            self.tape.orphaned = True
+            tape_free_if_unused(self.tape)
+
+
+cdef CTape* first_tape_of_thread() except NULL:
+    global fg_this_thread_tape
+    cdef CTape* tape = <CTape*>PyMem_RawMalloc(sizeof(CTape))
+    cdef TapeOwner owner
+    if tape == NULL:
+        raise MemoryError("cannot allocate a tape")
+    memset(tape, 0, sizeof(CTape))
+    tape.n = 1
+    tape.recording = True
+    owner = TapeOwner.__new__(TapeOwner)
+    owner.tape = tape
+    (<dict>PyThreadState_GetDict())["fastgrad.tape"] = owner
+    fg_this_thread_tape = tape
+    return tape
+
+
+cdef void tape_free_if_unused(CTape* tape) noexcept:
+    if tape.orphaned and tape.live == 0 and tape.sweeps == 0 and tape.views == NULL:
+        PyMem_RawFree(tape.nodes)
+        PyMem_RawFree(tape.adjoints)
+        PyMem_RawFree(tape)
+
+
+# ------------------------------------------------------------------------------------------------------------- adding
+
+cdef inline int tape_reserve(CTape* tape, size_t more) except -1:
+    """Room for that many nodes, so that until they are there no node moves."""
+    if <size_t>tape.n + more > tape.capacity:
+        return tape_make_room(tape, more)
+    return 0
+
+
+cdef inline index_t node_new(CTape* tape, int op, index_t a, index_t b) noexcept:
+    """Appends a node, counted once for the Tensor that will hold it; counts its operands a and b (0: none).
+
+    The caller has reserved the room.
+    """
+    cdef index_t i = tape.n
+    cdef Node* node = tape.nodes + i
+    node.op = op
+    node.dtype = NPY_DOUBLE
+    node.flags = PINNED if tape.pins else 0
+    node.refcount = 1 + tape.pins
+    node.a = a
+    node.b = b
+    node.shape = NULL
+    node.value.array = NULL
+    node.tensor = NULL
+    node.extra = NULL
+    tape.nodes[a].refcount += 1     # node 0 is counted too, and never looked at
+    if op_has_b(op):
+        tape.nodes[b].refcount += 1
+    tape.n = i + 1
+    tape.live += 1
+    return i
+
+
+cdef inline bint op_has_b(int op) noexcept:
+    return op < FG_N_ELEMENTARY or op == OP_MATMUL
+
+
+cdef int tape_make_room(CTape* tape, size_t more) except -1:
+    """Squeezes out holes if they are more than half, else doubles the list."""
+    cdef size_t capacity = tape.capacity
+    cdef Node* nodes
+    if tape.sweeps == 0 and tape.capacity > 0 and tape.live < tape.capacity // 2:
+        tape_squeeze(tape)
+        if tape.n + more <= tape.capacity:
+            return 0
+    if capacity < FIRST_CAPACITY:
+        capacity = FIRST_CAPACITY
+    while capacity < tape.n + more:
+        capacity *= 2
+    if capacity > <size_t>0xFFFFFFFE:
+        raise MemoryError("a tape holds at most 2**32 - 2 nodes")
+    nodes = <Node*>PyMem_RawRealloc(tape.nodes, capacity * sizeof(Node))
+    if nodes == NULL:
+        raise MemoryError(f"cannot extend the tape to {capacity} nodes")
+    if tape.capacity == 0:
+        memset(nodes, 0, sizeof(Node))
+    tape.nodes = nodes
+    tape.capacity = <index_t>capacity
+    return 0
+
+
+cdef int tape_squeeze(CTape* tape) except -1:
+    """Moves every live node down over the holes; tells Tensors, operands and views."""
+    cdef index_t i, k, to = 1
+    cdef Py_ssize_t j
+    cdef Node* node
+    cdef index_t* map = <index_t*>PyMem_RawMalloc(<size_t>tape.n * sizeof(index_t) + sizeof(index_t))
+    cdef Tensor tensor
+    cdef PyObject* view
+    if map == NULL:
+        raise MemoryError("cannot squeeze the tape")
+    map[0] = 0
+    for i in range(1, tape.n):
+        map[i] = to
+        node = tape.nodes + i
+        if node.op == OP_FREE:
+            continue
+        node.a = map[node.a]
+        if op_has_b(node.op):
+            node.b = map[node.b]
+        if node.extra != NULL:
+            for j in range(node.extra.n_operands):
+                node.extra.operands[j] = map[node.extra.operands[j]]
+        if node.tensor != NULL:
+            tensor = <Tensor>node.tensor
+            if tensor.node == i and tensor.tape == tape:
+                tensor.node = to
+        tape.nodes[to] = node[0]
+        to += 1
+    map[tape.n] = to
+    view = tape.views
+    while view != NULL:
+        (<TapeView>view).first = map[(<TapeView>view).first]
+        (<TapeView>view).end = map[(<TapeView>view).end]
+        view = (<TapeView>view).next
+    tape.n = to
+    PyMem_RawFree(map)
+    return 0
+
+
+cdef Extra* extra_new(Py_ssize_t n_operands, Py_ssize_t n_numbers) except NULL:
+    cdef Extra* extra = <Extra*>PyMem_RawMalloc(
+        sizeof(Extra) + <size_t>n_numbers * sizeof(Py_ssize_t) + <size_t>n_operands * sizeof(index_t))
+    if extra == NULL:
+        raise MemoryError("cannot allocate a node")
+    extra.n_operands = n_operands
+    extra.n_numbers = n_numbers
+    extra.numbers = <Py_ssize_t*>(<char*>extra + sizeof(Extra))
+    extra.operands = <index_t*>(<char*>extra.numbers + <size_t>n_numbers * sizeof(Py_ssize_t))
+    extra.rule = NULL
+    extra.parameters = NULL
+    return extra
+
+
+# ------------------------------------------------------------------------------------------------------------ leaving
+
+cdef inline bint keeps_number(const Node* node) noexcept:
+    return node.shape == NULL
+
+
+cdef void node_forget_value(Node* node) noexcept:
+    """Gives back the numbers of a node's value; a 0-d number stays."""
+    cdef Array* array
+    if node.shape != NULL and node.value.array != NULL:
+        array = node.value.array
+        node.value.array = NULL
+        array_drop(array)
+
+
+cdef void node_drop(CTape* tape, index_t i) noexcept:
+    """Counts node i once less; frees it and all that only it needed.
+
+    The dead wait in a list threaded through their own value fields: no recursion, no allocation.
+    """
+    cdef Node* node
+    cdef index_t dead = 0, a, b
+    cdef Extra* extra
+    cdef Py_ssize_t j
+    cdef Shape* shape
+    node = tape.nodes + i
+    node.refcount -= 1
+    if node.refcount != 0:
+        return
+    node_forget_value(node)
+    node.value.array = NULL
+    dead = i
+    while dead:
+        node = tape.nodes + dead
+        i = dead
+        dead = <index_t><size_t>node.value.array
+        a = node.a
+        b = node.b if op_has_b(node.op) else 0
+        extra = node.extra
+        shape = node.shape
+        if node.tensor != NULL and (node.op == OP_LEAF):
+            leaf_left_tape(tape, node, i)
+        node = tape.nodes + i
+        node.op = OP_FREE
+        node.shape = NULL
+        node.extra = NULL
+        node.tensor = NULL
+        node.value.array = NULL
+        node.a = 0
+        node.b = 0
+        tape.live -= 1
+        if shape != NULL:
+            shape_drop(shape)
+        if a:
+            dead = count_down(tape, a, dead)
+        if b:
+            dead = count_down(tape, b, dead)
+        if extra != NULL:
+            for j in range(extra.n_operands):
+                if extra.operands[j]:
+                    dead = count_down(tape, extra.operands[j], dead)
+            Py_XDECREF(extra.rule)
+            Py_XDECREF(extra.parameters)
+            PyMem_RawFree(extra)
+    tape_trim(tape)
+
+
+cdef inline index_t count_down(CTape* tape, index_t i, index_t dead) noexcept:
+    """Counts node i once less; if it died, puts it before `dead`.  Returns the head of the list."""
+    cdef Node* node = tape.nodes + i
+    node.refcount -= 1
+    if node.refcount != 0:
+        return dead
+    node_forget_value(node)
+    node.value.array = <Array*><size_t>dead
+    return i
+
+
+cdef inline void tape_trim(CTape* tape) noexcept:
+    """Takes holes off the end; an empty tape gives back a large list."""
+    cdef Node* nodes
+    if tape.live == 0:
+        tape.n = 1
+        if tape.capacity > KEPT_CAPACITY and tape.sweeps == 0:
+            nodes = <Node*>PyMem_RawRealloc(tape.nodes, KEPT_CAPACITY * sizeof(Node))
+            if nodes != NULL:
+                tape.nodes = nodes
+                tape.capacity = KEPT_CAPACITY
+            if tape.adjoints_capacity > KEPT_CAPACITY:
+                PyMem_RawFree(tape.adjoints)
+                tape.adjoints = NULL
+                tape.adjoints_capacity = 0
+        if tape.orphaned:
+            tape_free_if_unused(tape)
+    else:
+        while tape.n > 1 and tape.nodes[tape.n - 1].op == OP_FREE:
+            tape.n -= 1
+
+
+cdef void leaf_left_tape(CTape* tape, Node* node, index_t i) noexcept:
+    cdef PyObject* held = node.tensor
+    cdef Tensor tensor = <Tensor>held
+    if tensor.tape == tape and tensor.node == i:
+        tensor.node = 0
+        tensor.tape = NULL
+    if node.flags & STRONG:
+        node.tensor = NULL
+        Py_DECREF(<object>held)
+
+
+cdef inline int node_save(Node* node, Array* value) except -1:
+    """Keeps the numbers of a node's value, because a derivative reads them."""
+    if node.shape != NULL and node.value.array == NULL:
+        node.value.array = array_owned(value)
+    return 0
+
+
+# -------------------------------------------------------------------------------------------------- a look at a tape
+
+@cython.final
+cdef class TapeView:
+    """A look at what is recorded: ``with fg.Tape() as tape: ...``.
+
+    Records nothing by itself: it keeps what the block records, so that it can be looked at.  A block's nodes stay
+    until the view goes, and sweeping them leaves them in place.
+
+    Not for use by several threads at once.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> x = fg.tensor(2.0, requires_grad=True)
+    >>> with fg.Tape() as tape:
+    ...     y = x * x + 1.0
+    >>> [node.op for node in tape]
+    ['leaf', 'multiply', 'add']
+    """
+    cdef CTape* tape
+    cdef index_t first, end         # end 0: still open
+    cdef PyObject* next
+
+    def __enter__(self):
+        cdef CTape* tape = current_tape()
+        if self.tape != NULL:
+            raise RuntimeError("fg.Tape: this tape was used before; make a new one")
+        tape_reserve(tape, 1)
+        self.tape = tape
+        self.first = node_new(tape, OP_CONSTANT, 0, 0)      # holds the place, so that the list cannot shrink below it
+        self.next = tape.views
+        tape.views = <PyObject*>self
+        tape.pins += 1
+        return self
+
+    def __exit__(self, *exception):
+        self.tape.pins -= 1
+        self.end = self.tape.n
+        return False
+
+    def __dealloc__(self):
+        cdef index_t i
+        cdef PyObject** link
+        if self.tape == NULL:
+            return
+        link = &self.tape.views
+        while link[0] != <PyObject*>self:
+            link = &(<TapeView>link[0]).next
+        link[0] = self.next
+        if not self.end:
+            self.tape.pins -= 1
+            self.end = self.tape.n
+        i = self.end
+        while i > self.first:
+            i -= 1
+            node_drop(self.tape, i)
+        tape_free_if_unused(self.tape)
+
+    def __len__(self):
+        return 0 if self.tape == NULL else (self.end or self.tape.n) - self.first - 1
+
+    def __getitem__(self, Py_ssize_t k):
+        cdef Py_ssize_t n = len(self)
+        if k < 0:
+            k += n
+        if k < 0 or k >= n:
+            raise IndexError(f"node {k} of a tape of {n} nodes")
+        return node_record(self.tape, self.first + 1 + <index_t>k, self.first + 1)
+
+    def __iter__(self):
+        for k in range(len(self)):
+            yield self[k]
+
+    def __repr__(self):
+        return f"<fg.Tape of {len(self)} nodes>"

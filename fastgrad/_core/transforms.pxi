@@ -1,0 +1,513 @@
+# What fg.grad and its kin stand on: a function's recording between its inputs and its outputs.
+#
+# An input is a node at which sweeps stop.  An argument that is itself being differentiated, by a transform around this
+# one, enters as an alias: the inner sweep stops at the alias, the outer one goes through it.  So nested transforms
+# need no levels and cannot confuse their perturbations.
+
+cdef Tensor input_tensor(CTape* tape, object x, str who):
+    """An argument as an input: a Tensor at whose node sweeps stop."""
+    cdef Tensor t, source
+    cdef index_t i, a = 0
+    if type(x) is Tensor:
+        source = <Tensor>x
+        refuse_integer_leaf(source.dtype_number, who)
+        check_tape(source, tape)
+        t = source.detach()
+        tape_reserve(tape, 3)
+        if tracked(source):
+            a = node_of(source, tape)
+    elif PyFloat_CheckExact(x):
+        t = new_number(PyFloat_AS_DOUBLE(x))
+    else:
+        if isinstance(x, (bool, int)):
+            raise TypeError(f"{who} is a Python {type(x).__name__}, and only floats carry gradients; write {x}.0")
+        if not isinstance(x, (np.ndarray, np.generic, float)):
+            raise TypeError(f"{who} is a {type(x).__name__}: not an array, a Tensor, a float or a tree of these")
+        t = from_ndarray(x)
+        refuse_integer_leaf(t.dtype_number, who)
+    tape_reserve(tape, 1)
+    i = node_new(tape, OP_ALIAS if a else OP_INPUT, a, 0)
+    put_on_tape(t, tape, i)
+    return t
+
+
+cdef class Linearization:
+    """A recording between inputs and outputs, to be swept as often as wanted.
+
+    Sweeps of it are not thread-safe: it belongs to the thread that recorded it.
+    """
+    cdef CTape* tape
+    cdef readonly list inputs           # Tensors
+    cdef readonly list outputs          # Tensors
+    cdef readonly bint outside          # whether the outputs depend on tracked values besides the inputs
+
+    cdef int mark(self) except -1:
+        """Marks the nodes that lie between inputs and outputs; notes whether anything tracked enters from outside."""
+        cdef CTape* tape = self.tape
+        cdef index_t first = 0xFFFFFFFF, last = 0, i, id
+        cdef Node* node
+        cdef Tensor t
+        cdef Py_ssize_t j
+        cdef bint needed, foreign
+        for t in self.inputs:
+            tape.nodes[t.node].flags |= STOPS
+            first = t.node if t.node < first else first
+            if tape.nodes[t.node].op == OP_ALIAS:
+                self.outside = True
+        for t in self.outputs:
+            if t.node and t.tape == tape:
+                last = t.node if t.node > last else last
+                if t.node < first or tape.nodes[t.node].op == OP_LEAF:
+                    self.outside = True
+        for i in range(first, last + 1):
+            node = tape.nodes + i
+            if node.flags & STOPS:
+                needed = self.owns(i)
+            else:
+                needed = False
+                foreign = False
+                if node.a:
+                    self.look(node.a, first, &needed, &foreign)
+                if op_has_b(node.op) and node.b:
+                    self.look(node.b, first, &needed, &foreign)
+                if node.extra != NULL:
+                    for j in range(node.extra.n_operands):
+                        if node.extra.operands[j]:
+                            self.look(node.extra.operands[j], first, &needed, &foreign)
+                if foreign:
+                    self.outside = True
+            if needed:
+                node.flags |= NEEDED
+            else:
+                node.flags &= ~NEEDED
+        return 0
+
+    cdef void unmark(self) noexcept:
+        """Inputs are ordinary nodes again: the sweeps of a transform around this one go through them."""
+        for t in self.inputs:
+            self.tape.nodes[(<Tensor>t).node].flags &= ~STOPS
+
+    cdef inline bint owns(self, index_t i) noexcept:
+        cdef Tensor t
+        for t in self.inputs:
+            if t.node == i:
+                return True
+        return False
+
+    cdef inline void look(self, index_t id, index_t first, bint* needed, bint* foreign) noexcept:
+        cdef Node* operand = self.tape.nodes + id
+        if id >= first and operand.flags & NEEDED:
+            needed[0] = True
+        elif operand.op != OP_CONSTANT:
+            foreign[0] = True
+
+    cdef int begin(self, Sweep* s) except -1:
+        """A sweep restricted to the marked nodes."""
+        cdef Tensor t
+        cdef index_t high = 1
+        for t in self.outputs:
+            if t.node and t.tape == self.tape and t.node > high:
+                high = t.node
+        sweep_begin(s, self.tape, high)
+        s.restricted = True
+        s.first = 0xFFFFFFFF
+        for t in self.inputs:
+            s.first = t.node if t.node < s.first else s.first
+        return 0
+
+    cdef inline bint reaches(self, Tensor out) noexcept:
+        """Whether an output lies downstream of the inputs."""
+        return out.node != 0 and out.tape == self.tape and self.tape.nodes[out.node].flags & NEEDED \
+            and self.tape.nodes[out.node].op != OP_LEAF
+
+    cpdef list pull(self, list cotangents):
+        """Cotangents of the inputs, given those of the outputs; not recorded.  None where nothing arrives."""
+        cdef Sweep s
+        cdef Tensor t, g
+        cdef Py_ssize_t k
+        cdef list result = []
+        cdef Node* node
+        self.mark()
+        self.begin(&s)
+        try:
+            for k in range(len(self.outputs)):
+                t = self.outputs[k]
+                if cotangents[k] is not None and self.reaches(t) and t.node >= s.first:
+                    seed(&s, t, <Tensor?>cotangents[k])
+            run_backward(&s)
+            for t in self.inputs:
+                node = self.tape.nodes + t.node
+                if node.shape != NULL and (t.node > s.high or s.adjoints[t.node].array == NULL):
+                    result.append(None)
+                elif node.shape == NULL:
+                    result.append(new_number(s.adjoints[t.node].number if t.node <= s.high else 0))
+                else:
+                    result.append(tensor_from_adjoint(node, s.adjoints[t.node]))
+        finally:
+            sweep_end(&s)
+            self.unmark()
+        return result
+
+    cpdef list pull_recorded(self, list cotangents):
+        """The same, recorded, so that the result differentiates again."""
+        cdef Sweep s
+        cdef CTape* tape = self.tape
+        cdef Tensor t
+        cdef Py_ssize_t k
+        cdef int recording = tape.recording
+        self.mark()
+        memset(&s, 0, sizeof(Sweep))
+        s.tape = tape
+        s.restricted = True
+        s.first = 0xFFFFFFFF
+        for t in self.inputs:
+            s.first = t.node if t.node < s.first else s.first
+        tape.sweeps += 1
+        tape.recording = True
+        try:
+            seeds = []
+            for k in range(len(self.outputs)):
+                t = self.outputs[k]
+                if cotangents[k] is not None and self.reaches(t):
+                    seeds.append((t.node, cotangents[k]))
+            found = recorded_sweep(&s, seeds) if seeds else {}
+            return [found.get((<Tensor>t).node) for t in self.inputs]
+        finally:
+            self.unmark()
+            tape.recording = recording
+            tape.sweeps -= 1
+
+    cpdef list push(self, list tangents, bint recorded):
+        """Tangents of the outputs, given those of the inputs.  None where nothing arrives."""
+        cdef CTape* tape = self.tape
+        cdef Tensor t
+        cdef Py_ssize_t k
+        cdef index_t i, first = 0xFFFFFFFF, last = 0
+        cdef dict at = {}
+        cdef int recording = tape.recording
+        cdef Node* node
+        self.mark()
+        for k in range(len(self.inputs)):
+            t = self.inputs[k]
+            if tangents[k] is not None:
+                at[t.node] = tangents[k]
+            first = t.node if t.node < first else first
+        for t in self.outputs:
+            if self.reaches(t):
+                last = t.node if t.node > last else last
+        tape.sweeps += 1
+        tape.recording = recorded
+        try:
+            for i in range(first, last + 1):
+                node = tape.nodes + i
+                if node.op == OP_FREE or node.flags & STOPS or not node.flags & NEEDED:
+                    continue
+                if node.flags & SWEPT:
+                    raise RuntimeError("forward sweep over a graph that backward has swept; use backward(retain_graph=True)")
+                made = push_tensors(tape, i, at)
+                if made is not None:
+                    at[i] = made
+            return [at.get((<Tensor>t).node) if self.reaches(t) else None for t in self.outputs]
+        finally:
+            self.unmark()
+            tape.recording = recording
+            tape.sweeps -= 1
+
+
+cdef class Recorder:
+    """Recording switched on and one transform deeper, for the length of a with block."""
+    cdef CTape* tape
+    cdef int recording
+
+    def __enter__(self):
+        self.tape = current_tape()
+        self.recording = self.tape.recording
+        self.tape.recording = True
+        self.tape.depth += 1
+        return self
+
+    def __exit__(self, *exception):
+        self.tape.depth -= 1
+        self.tape.recording = self.recording
+        return False
+
+
+def make_linearization(list arguments, list names):
+    """A Linearization whose inputs are these arguments; its outputs are set by ``finish``."""
+    cdef Linearization line = Linearization.__new__(Linearization)
+    cdef Py_ssize_t k
+    line.tape = current_tape()
+    line.inputs = []
+    line.outputs = []
+    for k in range(len(arguments)):
+        line.inputs.append(input_tensor(line.tape, arguments[k], names[k]))
+    return line
+
+
+def finish_linearization(Linearization line, list outputs):
+    """Sets the outputs; they can be Tensors only."""
+    line.outputs = outputs
+    line.mark()
+    line.unmark()
+    return line
+
+
+def recording_outside():
+    """Whether the tape records and a transform is under way."""
+    cdef CTape* tape = current_tape()
+    return bool(tape.recording and tape.depth > 0)
+
+
+def recording_now():
+    """Whether the tape records."""
+    return bool(current_tape().recording)
+
+
+def is_tracked(Tensor t):
+    """Whether gradients flow to or through t."""
+    return tracked(t)
+
+
+cdef object lower(Tensor t, object like):
+    """A Tensor as what the caller gave: ndarray for ndarray, NumPy scalar for a number, Tensor for Tensor."""
+    if type(like) is Tensor:
+        return t.detach()
+    if t.array == NULL:
+        if isinstance(like, np.ndarray):
+            return to_ndarray(t.detach())
+        return np.float64(t.number)
+    if t.array.shape.ndim == 0 and not isinstance(like, np.ndarray):
+        return view_ndarray(t.array, False)[()]
+    if t.array.shape.size * item_size(t.array.dtype) <= 4096 or t.array.owner != NULL or t.array.base != NULL \
+            or t.array.refcount > 1:
+        return copy_ndarray(t.array)
+    return view_ndarray(t.array, True)
+
+
+def lower_to(Tensor t, like):
+    """See lower."""
+    return lower(t, like)
+
+
+@cython.final
+cdef class ValueAndGrad:
+    """The callable that fg.value_and_grad and fg.grad return."""
+    cdef readonly object __wrapped__
+    cdef object argnums
+    cdef bint has_aux, wants_value
+    cdef object by_tree             # the general path, in Python
+    cdef dict __dict__
+
+    def __init__(self, function, argnums, bint has_aux, bint wants_value, by_tree):
+        self.__wrapped__ = function
+        self.argnums = argnums
+        self.has_aux = has_aux
+        self.wants_value = wants_value
+        self.by_tree = by_tree
+        self.__name__ = ("value_and_grad_" if wants_value else "grad_") + getattr(function, "__name__", "f")
+        self.__doc__ = getattr(function, "__doc__", None)
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        from functools import partial
+        return partial(self, instance)
+
+    def __call__(self, *arguments, **keywords):
+        cdef CTape* tape = current_tape()
+        cdef Linearization line
+        cdef Tensor out, g
+        cdef int recording = tape.recording
+        cdef Py_ssize_t k, n = len(arguments)
+        cdef list given, places, gradients
+        cdef bint any_tensor = False
+        cdef object x
+        places = [self.argnums] if type(self.argnums) is int else list(self.argnums)
+        given = []
+        for x in places:
+            k = x
+            if k < -n or k >= n:
+                raise ValueError(f"{self.__name__}: argnums names argument {k}, and the call has {n} positional ones")
+            x = arguments[k]
+            if type(x) is not cnp.ndarray and type(x) is not float and type(x) is not Tensor:
+                return self.by_tree(self.__wrapped__, self.argnums, self.has_aux, self.wants_value, arguments, keywords)
+            if type(x) is Tensor:
+                any_tensor = True
+            given.append(x)
+        line = Linearization.__new__(Linearization)
+        line.tape = tape
+        line.inputs = []
+        line.outputs = []
+        passed = list(arguments)
+        tape.recording = True
+        tape.depth += 1
+        try:
+            for k in range(len(given)):
+                t = input_tensor(tape, given[k], f"{self.__name__}: argument {places[k]}")
+                line.inputs.append(t)
+                passed[places[k]] = t
+            aux = None
+            result = self.__wrapped__(*passed, **keywords)
+            if self.has_aux:
+                if type(result) is not tuple or len(result) != 2:
+                    raise TypeError(f"{self.__name__}: has_aux=True, and the function returned no pair (value, aux)")
+                result, aux = result
+            out = scalar_output(result, self.__name__)
+            line.outputs.append(out)
+            finish_linearization(line, line.outputs)
+            seeds = [new_number(1.0) if out.array == NULL else from_ndarray(np.ones((), out.dtype))]
+            if line.outside and recording and (tape.depth > 1 or any_tensor):
+                gradients = line.pull_recorded(seeds)
+                for k in range(len(given)):
+                    if gradients[k] is None:
+                        gradients[k] = zeros_for(line.inputs[k])
+            else:
+                gradients = line.pull(seeds)
+                for k in range(len(given)):
+                    g = gradients[k]
+                    if g is None:
+                        g = zeros_for(line.inputs[k])
+                    gradients[k] = lower(g, given[k])
+                if not (line.outside and recording and tape.depth > 1):
+                    out = out.detach()
+                    if not any_tensor:
+                        result = lower(out, 0.0)
+                    else:
+                        result = out
+        finally:
+            tape.depth -= 1
+            tape.recording = recording
+        if self.has_aux:
+            result = (result, aux if tape.depth else HOOKS["lower_aux"](aux, any_tensor))
+        answer = gradients[0] if type(self.argnums) is int else tuple(gradients)
+        if self.wants_value:
+            return result, answer
+        return (answer, result[1]) if self.has_aux else answer
+
+
+cdef Tensor scalar_output(object result, str who):
+    """What a function to be differentiated returned, if it is one float."""
+    cdef Tensor out
+    if type(result) is Tensor:
+        out = <Tensor>result
+        if out.array == NULL and out.dtype_number == NPY_DOUBLE:
+            return out
+    elif isinstance(result, (float, int, np.ndarray, np.generic)):
+        out = from_ndarray(np.asarray(result))
+        if not is_float(out):
+            out = cast(out, np.float64)
+    else:
+        raise TypeError(f"{who}: the function returned {type(result).__name__}, and a gradient is of one number; "
+                        "use fg.vjp or fg.jacobian for other results, has_aux=True for more than one")
+    if out.array != NULL and out.array.shape.ndim:
+        raise ValueError(f"{who}: the function returned shape {out.shape}, and a gradient is of one number; "
+                         "reduce it, for example with .sum(), or use fg.jacobian or fg.vjp")
+    refuse_integer_leaf(out.dtype_number, f"{who}: the result")
+    return out
+
+
+def check_scalar_output(result, who):
+    """See scalar_output."""
+    return scalar_output(result, who)
+
+
+def zeros_for(Tensor t):
+    """Zeros of t's shape and dtype."""
+    if t.array == NULL:
+        return new_number(0.0)
+    return own_zeros(t.array.shape, t.array.dtype)
+
+
+cdef Tensor own_zeros(Shape* shape, int dtype):
+    cdef Array* a = array_new(shape, dtype)
+    memset(a.data, 0, <size_t>shape.size * <size_t>item_size(dtype))
+    return new_tensor(a)
+
+
+# ------------------------------------------------------------------------------------------------- recording on and off
+
+@cython.final
+cdef class Recording:
+    """What fg.no_grad() and fg.enable_grad() return: a context manager, a decorator."""
+    cdef int value, before
+    cdef CTape* tape
+
+    def __init__(self, bint value):
+        self.value = value
+
+    def __enter__(self):
+        self.tape = current_tape()
+        self.before = self.tape.recording
+        self.tape.recording = self.value
+        return self
+
+    def __exit__(self, *exception):
+        self.tape.recording = self.before
+        return False
+
+    def __call__(self, function):
+        from functools import wraps
+        value = bool(self.value)
+
+        @wraps(function)
+        def inner(*arguments, **keywords):
+            with Recording(value):
+                return function(*arguments, **keywords)
+        return inner
+
+
+def no_grad():
+    """Records nothing: ``with fg.no_grad(): ...`` or ``@fg.no_grad()``.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> x = fg.tensor(1.0, requires_grad=True)
+    >>> with fg.no_grad():
+    ...     y = x * 2.0
+    >>> y.requires_grad
+    False
+    """
+    return Recording(False)
+
+
+def enable_grad():
+    """Records again inside ``no_grad``.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> x = fg.tensor(1.0, requires_grad=True)
+    >>> with fg.no_grad(), fg.enable_grad():
+    ...     y = x * 2.0
+    >>> y.requires_grad
+    True
+    """
+    return Recording(True)
+
+
+def tape_statistics():
+    """What this thread's tape holds, for tests and benches.
+
+    Returns
+    -------
+    dict
+        ``nodes`` alive, ``length`` of the list, ``bytes`` of the list and its adjoints, ``array_bytes`` handed out by
+        the pool of all threads, ``pool_bytes`` it keeps.
+    """
+    cdef CTape* tape = current_tape()
+    return {"nodes": tape.live, "length": tape.n - 1,
+            "bytes": tape.capacity * sizeof(Node) + tape.adjoints_capacity * sizeof(Adjoint),
+            "array_bytes": bytes_in_use, "pool_bytes": pool_bytes, "node_bytes": sizeof(Node) + sizeof(Adjoint)}
+
+
+def cpu_level(wanted=None):
+    """The instruction-set level in use; with a name, switches to it (for tests), ValueError where it cannot run."""
+    global fg_kernels
+    cdef fg_kernel_table* table
+    if wanted is not None:
+        table = fg_choose_kernels(wanted.encode())
+        if table == NULL:
+            raise ValueError(f"this CPU or build has no level {wanted!r}")
+        fg_kernels = table
+    return fg_kernels.level.decode()

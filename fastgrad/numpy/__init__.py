@@ -1,0 +1,69 @@
+"""NumPy's names for Tensors.
+
+Elementwise operations come from the table, the hot structured ones from the engine; the others live here, a module a
+family, each operation next to its derivative.  ``np.f(tensor)`` leads to the same functions.
+"""
+
+import numpy as _np
+
+from fastgrad._core import engine as _engine
+from fastgrad._core.engine import (  # noqa: F401
+    Tensor, broadcast_to, copy, dot, expand_dims, log_softmax, logsumexp, matmul, max, mean, min, moveaxis, reshape,
+    softmax, squeeze, sum, swapaxes, transpose,
+)
+from fastgrad.numpy.creation import *  # noqa: F401,F403
+from fastgrad.numpy.creation import __all__ as _creation_names
+from fastgrad.numpy.indexing import gather, scatter_add, set_item
+from fastgrad.numpy.joining import concatenate, ravel, stack
+from fastgrad.numpy.reductions import prod, ufunc_reduce
+from fastgrad.numpy.rounding import around, clip, round, where
+
+_ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip", "guarded_multiply")]
+for _name in _ELEMENTARY:
+    globals()[_name] = getattr(_engine, _name)
+abs = _engine.absolute
+remainder = _engine.mod
+true_divide = _engine.divide
+fabs = _engine.absolute
+fix = _engine.trunc
+conj = conjugate = real = _engine.positive
+amax, amin = max, min
+permute_dims = transpose
+acos, acosh, asin, asinh, atan, atanh, atan2 = (
+    _engine.arccos, _engine.arccosh, _engine.arcsin, _engine.arcsinh, _engine.arctan, _engine.arctanh, _engine.arctan2)
+degrees, radians = _engine.rad2deg, _engine.deg2rad
+pow = _engine.power
+concat = concatenate
+pi, e, inf, nan, newaxis = _np.pi, _np.e, _np.inf, _np.nan, None
+float32, float64, int32, int64, bool_ = _np.float32, _np.float64, _np.int32, _np.int64, _np.bool_
+
+_STRUCTURED = [
+    "sum", "mean", "prod", "max", "min", "amax", "amin", "reshape", "ravel", "squeeze", "expand_dims", "transpose",
+    "swapaxes", "moveaxis", "broadcast_to", "concatenate", "stack", "matmul", "dot", "copy", "clip", "where",
+    "round", "around", "real", "sinc",
+]
+_ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
+_ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
+            "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
+_CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names})
+
+
+def _functions():
+    """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
+    found = {}
+    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow"]:
+        theirs = getattr(_np, name, None)
+        if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
+            found[theirs] = globals()[name]
+    return found
+
+
+for _alias in ("fabs", "conjugate"):
+    _engine.UFUNCS[_alias] = globals()[_alias]
+_engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
+                ufunc_reduce=ufunc_reduce, functions=_functions())
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,92 @@
+"""New Tensors, without gradients."""
+
+import numpy as np
+
+from fastgrad._core.engine import Tensor, is_tracked, tensor
+
+__all__ = ["array", "asarray", "zeros", "ones", "full", "empty", "arange", "linspace", "eye", "identity", "zeros_like",
+           "ones_like", "full_like", "empty_like"]
+
+
+def _from_numpy(name, like=False):
+    theirs = getattr(np, name)
+
+    if like:
+        def make(prototype, *arguments, **keywords):
+            if isinstance(prototype, Tensor):
+                prototype = prototype.detach().numpy()
+            return tensor(theirs(prototype, *arguments, **keywords))
+    else:
+        def make(*arguments, **keywords):
+            return tensor(theirs(*arguments, **keywords))
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"A new Tensor, without a gradient, with the arguments of ``numpy.{name}``."
+    return make
+
+
+zeros, ones, empty = _from_numpy("zeros"), _from_numpy("ones"), _from_numpy("empty")
+arange, linspace = _from_numpy("arange"), _from_numpy("linspace")
+eye, identity = _from_numpy("eye"), _from_numpy("identity")
+zeros_like, ones_like = _from_numpy("zeros_like", like=True), _from_numpy("ones_like", like=True)
+empty_like = _from_numpy("empty_like", like=True)
+
+
+def full(shape, fill_value, dtype=None):
+    """A new Tensor of one value; gradients flow to a ``fill_value`` that is a Tensor.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+    fill_value : number or Tensor
+    dtype : dtype, optional
+
+    Returns
+    -------
+    Tensor
+    """
+    from fastgrad._core.engine import broadcast_to, copy
+
+    if isinstance(fill_value, Tensor):
+        result = copy(broadcast_to(fill_value, shape))
+        return result if dtype is None else result.astype(dtype)
+    return tensor(np.full(shape, fill_value, dtype))
+
+
+def full_like(prototype, fill_value, dtype=None):
+    """A new Tensor of one value, of the shape and dtype of another."""
+    return full(np.shape(prototype), fill_value, prototype.dtype if dtype is None else dtype)
+
+
+def array(data, dtype=None, *, copy=True):
+    """A Tensor of the data; gradients flow through Tensors among it.
+
+    Parameters
+    ----------
+    data : Tensor, array_like, or nested lists of these
+    dtype : dtype, optional
+    copy : bool, optional
+        Accepted as NumPy has it: a recorded value is never changed in place, so sharing cannot be seen.
+
+    Returns
+    -------
+    Tensor
+    """
+    if isinstance(data, Tensor):
+        return data.copy() if dtype is None else data.astype(dtype)
+    if isinstance(data, (list, tuple)) and _holds_tracked(data):
+        from fastgrad.numpy.joining import stack
+
+        result = stack([array(part) for part in data])
+        return result if dtype is None else result.astype(dtype)
+    return tensor(data, dtype=dtype)
+
+
+def asarray(data, dtype=None):
+    """A Tensor of the data: a Tensor as it is, anything else copied; see ``array``."""
+    if isinstance(data, Tensor) and dtype is None:
+        return data
+    return array(data, dtype)
+
+
+def _holds_tracked(data):
+    return any(_holds_tracked(d) if isinstance(d, (list, tuple)) else isinstance(d, Tensor) and is_tracked(d) for d in data)

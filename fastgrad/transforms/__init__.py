@@ -1,0 +1,493 @@
+"""Functions of functions: gradients, products with Jacobians, Jacobians and Hessians.
+
+All stand on one thing, the engine's Linearization: a function's recording between its inputs and its outputs, swept
+backwards (``pull``) or forwards (``push``) as often as needed.  NumPy in, NumPy out; Tensor in, Tensor out.  Arguments
+and results can be pytrees.
+"""
+
+import numpy as np
+
+import fastgrad.numpy as fnp
+from fastgrad._core import engine
+from fastgrad._core.engine import Tensor
+from fastgrad.tree import tree_flatten, tree_map, tree_unflatten
+
+__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp"]
+
+
+class _Call:
+    """One call of a function on inputs: its Linearization, its result, and in what form to answer."""
+
+    def __init__(self, who, function, arguments, keywords, argnums, has_aux=False):
+        self.who = who
+        self.single = isinstance(argnums, (int, np.integer))
+        self.places = [argnums] if self.single else list(argnums)
+        leaves, names, self.structures, counts = [], [], [], []
+        for place in self.places:
+            if not -len(arguments) <= place < len(arguments):
+                raise ValueError(f"{who}: argnums names argument {place}, and the call has {len(arguments)} positional ones")
+            found, structure = tree_flatten(arguments[place])
+            leaves += found
+            names += [f"{who}: argument {place}"] * len(found)
+            self.structures.append(structure)
+            counts.append(len(found))
+        self.given = leaves
+        self.any_tensor = any(isinstance(leaf, Tensor) for leaf in leaves)
+        recording = engine.recording_now()
+        with engine.Recorder():
+            self.line = engine.make_linearization(leaves, names)
+            inputs = iter(self.line.inputs)
+            passed = list(arguments)
+            for place, structure in zip(self.places, self.structures):
+                passed[place] = tree_unflatten(structure, inputs)
+            result = function(*passed, **keywords)
+            self.aux = None
+            if has_aux:
+                if not isinstance(result, tuple) or len(result) != 2:
+                    raise TypeError(f"{who}: has_aux=True, and the function returned no pair (value, aux)")
+                result, self.aux = result
+            found, self.out_structure = tree_flatten(result)
+            outputs = [leaf if isinstance(leaf, Tensor) else fnp.asarray(leaf) for leaf in found]
+            engine.finish_linearization(self.line, outputs)
+        # Whether answers must go on being differentiated by somebody around this call.
+        self.connected = self.line.outside and recording and (engine.recording_outside() or self.any_tensor)
+
+    @property
+    def outputs(self):
+        return self.line.outputs
+
+    def value(self):
+        """What the function returned, as the caller's kind of array."""
+        if self.connected:
+            return tree_unflatten(self.out_structure, self.outputs)
+        return tree_unflatten(self.out_structure, [self.lower(t) for t in self.outputs])
+
+    def lower(self, t, like=0.0):
+        return t.detach() if self.any_tensor else engine.lower_to(t, like)
+
+    def lower_aux(self):
+        return self.aux if self.connected else lower_aux(self.aux, self.any_tensor)
+
+    def pull(self, cotangents):
+        """Gradients of the inputs as a flat list in the caller's kind."""
+        if self.connected or (engine.recording_now() and any(c is not None and engine.is_tracked(c) for c in cotangents)):
+            found = self.line.pull_recorded(cotangents)
+            return [engine.zeros_for(t) if g is None else g for g, t in zip(found, self.line.inputs)]
+        found = self.line.pull(cotangents)
+        return [engine.lower_to(engine.zeros_for(t) if g is None else g, like)
+                for g, t, like in zip(found, self.line.inputs, self.given)]
+
+    def push(self, tangents):
+        """Tangents of the outputs as a flat list in the caller's kind."""
+        recorded = self.connected or (engine.recording_now() and any(t is not None and engine.is_tracked(t) for t in tangents))
+        found = self.line.push(tangents, recorded)
+        found = [engine.zeros_for(out) if t is None else t for t, out in zip(found, self.outputs)]
+        return found if recorded else [self.lower(t) for t in found]
+
+    def by_argument(self, flat):
+        """A flat list as one tree an argument, or the tree of the only one."""
+        flat = iter(flat)
+        trees = [tree_unflatten(structure, flat) for structure in self.structures]
+        return trees[0] if self.single else tuple(trees)
+
+
+def lower_aux(aux, any_tensor):
+    """What has_aux carries out of a transform: without a gradient, NumPy for those who gave NumPy."""
+    def lower(leaf):
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach() if any_tensor else engine.lower_to(leaf, 0.0)
+
+    return tree_map(lower, aux)
+
+
+def _cotangents(who, tree, outputs, structure):
+    """Cotangents or tangents given by a caller, checked against what they belong to."""
+    leaves, given = tree_flatten(tree)
+    if given != structure:
+        raise TypeError(f"{who}: a tree of another structure than the {'result' if 'vjp' in who else 'primals'}")
+    checked = []
+    for leaf, like in zip(leaves, outputs):
+        t = leaf if isinstance(leaf, Tensor) else fnp.asarray(leaf)
+        if t.shape != like.shape:
+            raise ValueError(f"{who}: got shape {t.shape} where shape {like.shape} is due")
+        checked.append(t if t.dtype == like.dtype else t.astype(like.dtype))
+    return checked
+
+
+def _grad_by_tree(function, argnums, has_aux, wants_value, arguments, keywords):
+    """value_and_grad and grad for arguments that are not plain arrays."""
+    call = _Call("value_and_grad" if wants_value else "grad", function, arguments, keywords, argnums, has_aux)
+    if call.out_structure != ():
+        raise TypeError(f"{call.who}: the function returned a tree, and a gradient is of one number; use fg.vjp or "
+                        "fg.jacobian, or has_aux=True for more results")
+    engine.check_scalar_output(call.outputs[0], call.who)
+    gradients = call.by_argument(call.pull([fnp.ones((), call.outputs[0].dtype)]))
+    value = (call.value(), call.lower_aux()) if has_aux else call.value()
+    if wants_value:
+        return value, gradients
+    return (gradients, value[1]) if has_aux else gradients
+
+
+def grad(fun, argnums=0, has_aux=False):
+    """The gradient of a function of one number's worth of result.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns a 0-d float, or (value, aux) with ``has_aux``.
+    argnums : int or tuple of int
+        The positional arguments to differentiate by; arrays, floats or pytrees of them.
+    has_aux : bool
+        Whether fun returns something besides, to be handed through.
+
+    Returns
+    -------
+    callable
+        With fun's arguments; returns the gradient in the argument's form (a tuple for a tuple of argnums), with
+        ``has_aux`` the pair (gradient, aux).
+
+    Raises
+    ------
+    TypeError
+        When called with an integer or bool argument to differentiate by.
+    ValueError
+        When fun's result is not one number.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.grad(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
+    array([2., 4.])
+    """
+    return engine.ValueAndGrad(fun, argnums, has_aux, False, _grad_by_tree)
+
+
+def value_and_grad(fun, argnums=0, has_aux=False):
+    """The value and the gradient of a function, from one recording.
+
+    Parameters
+    ----------
+    fun, argnums, has_aux
+        As for ``grad``.
+
+    Returns
+    -------
+    callable
+        Returns (value, gradient), with ``has_aux`` ((value, aux), gradient).
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> value, gradient = fg.value_and_grad(lambda x: x * x)(3.0)
+    >>> float(value), float(gradient)
+    (9.0, 6.0)
+    """
+    return engine.ValueAndGrad(fun, argnums, has_aux, True, _grad_by_tree)
+
+
+def vjp(fun, *primals, has_aux=False):
+    """The value of a function and its pullback: products of cotangents with the Jacobian.
+
+    Parameters
+    ----------
+    fun : callable
+    *primals : pytrees of float arrays
+    has_aux : bool
+
+    Returns
+    -------
+    out : pytree
+        fun(*primals).
+    vjp_fn : callable
+        ``vjp_fn(cotangent)`` with a tree like out returns a tuple, a cotangent a primal.  Can be called again.
+    aux
+        Only with ``has_aux``.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> out, pull = fg.vjp(lambda x, y: x * y, np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    >>> pull(np.ones(2))
+    (array([3., 4.]), array([1., 2.]))
+    """
+    call = _Call("vjp", fun, primals, {}, tuple(range(len(primals))), has_aux)
+
+    def vjp_fn(cotangent):
+        return call.by_argument(call.pull(_cotangents("vjp_fn", cotangent, call.outputs, call.out_structure)))
+
+    return (call.value(), vjp_fn, call.lower_aux()) if has_aux else (call.value(), vjp_fn)
+
+
+def _tangents(who, call, tangents):
+    if len(tangents) != len(call.structures):
+        raise TypeError(f"{who}: {len(tangents)} tangents for {len(call.structures)} primals")
+    leaves, found = [], []
+    for tangent, structure in zip(tangents, call.structures):
+        more, given = tree_flatten(tangent)
+        if given != structure:
+            raise TypeError(f"{who}: tangents of another structure than the primals")
+        leaves += more
+    for leaf, like in zip(leaves, call.line.inputs):
+        t = leaf if isinstance(leaf, Tensor) else fnp.asarray(leaf)
+        if t.shape != like.shape:
+            raise ValueError(f"{who}: a tangent of shape {t.shape} for a primal of shape {like.shape}")
+        found.append(t if t.dtype == like.dtype else t.astype(like.dtype))
+    return found
+
+
+def jvp(fun, primals, tangents):
+    """The value of a function and its derivative along a direction, by a forward sweep.
+
+    Parameters
+    ----------
+    fun : callable
+    primals, tangents : tuples of pytrees of float arrays, of the same shapes
+
+    Returns
+    -------
+    out, tangent_out : pytree
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> out, slope = fg.jvp(lambda x: x * x, (3.0,), (1.0,))
+    >>> float(out), float(slope)
+    (9.0, 6.0)
+    """
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError("jvp: primals and tangents are tuples, one entry an argument")
+    call = _Call("jvp", fun, tuple(primals), {}, tuple(range(len(primals))))
+    pushed = call.push(_tangents("jvp", call, tangents))
+    return call.value(), tree_unflatten(call.out_structure, pushed)
+
+
+def linearize(fun, *primals):
+    """The value of a function and its linear approximation there, to be applied to many tangents.
+
+    Parameters
+    ----------
+    fun : callable
+    *primals : pytrees of float arrays
+
+    Returns
+    -------
+    out : pytree
+    jvp_fn : callable
+        ``jvp_fn(*tangents)`` returns the tangent of out; sweeps the one recording.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> out, push = fg.linearize(lambda x: x * x, 3.0)
+    >>> float(push(1.0)), float(push(2.0))
+    (6.0, 12.0)
+    """
+    call = _Call("linearize", fun, primals, {}, tuple(range(len(primals))))
+
+    def jvp_fn(*tangents):
+        return tree_unflatten(call.out_structure, call.push(_tangents("linearize", call, tangents)))
+
+    return call.value(), jvp_fn
+
+
+def _basis(t):
+    """The unit tangents of a Tensor's shape, one after the other."""
+    for i in range(t.size):
+        e = np.zeros(t.size, t.dtype)
+        e[i] = 1
+        yield fnp.asarray(e.reshape(t.shape))
+
+
+def _rows(rows, shape, like, call):
+    """A list of arrays as one array of shape ``shape + row shape``."""
+    if not rows:
+        empty = np.zeros(shape + tuple(like.shape), like.dtype)
+        return fnp.asarray(empty) if call.connected or call.any_tensor else empty
+    if isinstance(rows[0], Tensor):
+        return fnp.stack(rows).reshape(shape + rows[0].shape)
+    return np.stack(rows).reshape(shape + np.shape(rows[0]))
+
+
+def jacrev(fun, argnums=0):
+    """The Jacobian, row by row: a reverse sweep an element of the result.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns an array or a pytree of arrays.
+    argnums : int or tuple of int
+
+    Returns
+    -------
+    callable
+        Returns, for each leaf of the result, a tree like the argument whose leaves have the shape
+        ``result.shape + argument.shape``.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.jacrev(lambda x: x * x)(np.array([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
+    """
+
+    def jacobian_of(*arguments, **keywords):
+        call = _Call("jacrev", fun, arguments, keywords, argnums)
+        blocks = []
+        for k, out in enumerate(call.outputs):
+            rows = []
+            for e in _basis(out):
+                seeds = [None] * len(call.outputs)
+                seeds[k] = e
+                rows.append(call.pull(seeds))
+            blocks.append(call.by_argument(
+                [_rows([row[j] for row in rows], out.shape, t, call) for j, t in enumerate(call.line.inputs)]))
+        return tree_unflatten(call.out_structure, blocks)
+
+    return _named(jacobian_of, "jacrev", fun)
+
+
+def jacfwd(fun, argnums=0):
+    """The Jacobian, column by column: a forward sweep an element of the argument.
+
+    Parameters
+    ----------
+    fun, argnums
+        As for ``jacrev``.
+
+    Returns
+    -------
+    callable
+        As ``jacrev`` returns.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.jacfwd(lambda x: x * x)(np.array([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
+    """
+
+    def jacobian_of(*arguments, **keywords):
+        call = _Call("jacfwd", fun, arguments, keywords, argnums)
+        columns = []
+        for j, t in enumerate(call.line.inputs):
+            pushed = []
+            for e in _basis(t):
+                tangents = [None] * len(call.line.inputs)
+                tangents[j] = e
+                pushed.append(call.push(tangents))
+            columns.append(pushed)
+        blocks = []
+        for k, out in enumerate(call.outputs):
+            parts = []
+            for j, t in enumerate(call.line.inputs):
+                block = _rows([p[k] for p in columns[j]], t.shape, out, call)
+                n = len(t.shape)
+                axes = tuple(range(n, n + len(out.shape))) + tuple(range(n))
+                parts.append(block.transpose(axes) if axes else block)
+            blocks.append(call.by_argument(parts))
+        return tree_unflatten(call.out_structure, blocks)
+
+    return _named(jacobian_of, "jacfwd", fun)
+
+
+def jacobian(fun, argnums=0):
+    """The Jacobian, by rows or by columns, whichever are fewer.
+
+    Parameters
+    ----------
+    fun, argnums
+        As for ``jacrev``.
+
+    Returns
+    -------
+    callable
+        As ``jacrev`` returns.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.jacobian(lambda x: x.sum())(np.array([1.0, 2.0]))
+    array([1., 1.])
+    """
+
+    def jacobian_of(*arguments, **keywords):
+        with engine.Recording(False):
+            leaves, _ = tree_flatten(fun(*tree_map(_without_gradient, arguments), **keywords))
+        n_out = sum(np.size(_without_gradient(leaf)) for leaf in leaves)
+        places = [argnums] if isinstance(argnums, (int, np.integer)) else argnums
+        n_in = sum(np.size(_without_gradient(leaf)) for place in places for leaf in tree_flatten(arguments[place])[0])
+        return (jacfwd if n_in < n_out else jacrev)(fun, argnums)(*arguments, **keywords)
+
+    return _named(jacobian_of, "jacobian", fun)
+
+
+def _without_gradient(leaf):
+    return leaf.detach().numpy() if isinstance(leaf, Tensor) else leaf
+
+
+def hessian(fun, argnums=0):
+    """The matrix of second derivatives: a forward sweep an element over the recorded reverse sweep.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns one number.
+    argnums : int or tuple of int
+
+    Returns
+    -------
+    callable
+        Returns an array of shape ``argument.shape + argument.shape``; trees of trees for pytrees and several arguments.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.hessian(lambda x: (x * x * x).sum())(np.array([1.0, 2.0]))
+    array([[ 6.,  0.],
+           [ 0., 12.]])
+    """
+    return _named(jacfwd(grad(fun, argnums), argnums), "hessian", fun)
+
+
+def hvp(fun, primals, tangents):
+    """The Hessian of a function times a vector: a forward sweep over the recorded reverse sweep.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns one number.
+    primals, tangents : tuples of pytrees of float arrays
+
+    Returns
+    -------
+    pytree
+        Like the primal; a tuple of them for several primals.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> fg.hvp(lambda x: (x * x * x).sum(), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
+    array([6., 0.])
+    """
+    argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    return jvp(grad(fun, argnums), primals, tangents)[1]
+
+
+def _named(function, name, of):
+    function.__name__ = f"{name}_{getattr(of, '__name__', 'f')}"
+    function.__doc__ = f"{name} of {getattr(of, '__name__', 'a function')}."
+    function.__wrapped__ = of
+    return function
+
+
+engine.install(lower_aux=lower_aux)

@@ -1,0 +1,135 @@
+"""Pytrees: nested containers whose leaves are arrays, Tensors and numbers.
+
+Tuples, lists, dicts, NamedTuples, dataclasses, ``nn.Module`` and None are nodes; everything else is a leaf.
+Knows nothing about gradients.
+"""
+
+from dataclasses import fields, is_dataclass, replace
+
+__all__ = ["tree_flatten", "tree_unflatten", "tree_map"]
+
+
+def tree_flatten(tree):
+    """The leaves of a tree in order, and its structure.
+
+    Parameters
+    ----------
+    tree : pytree
+
+    Returns
+    -------
+    leaves : list
+    structure : object
+        What ``tree_unflatten`` needs; equal for trees of the same shape.
+
+    Examples
+    --------
+    >>> from fastgrad.tree import tree_flatten
+    >>> tree_flatten({"b": 2.0, "a": (1.0, None)})[0]
+    [1.0, 2.0]
+    """
+    leaves = []
+    return leaves, _flatten(tree, leaves)
+
+
+def _flatten(tree, leaves):
+    kind = type(tree)
+    if tree is None:
+        return (None, None, ())
+    if kind is dict:
+        keys = sorted(tree) if all(isinstance(k, str) for k in tree) else list(tree)
+        return (dict, tuple(keys), tuple(_flatten(tree[k], leaves) for k in keys))
+    if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(kind, "_fields")):
+        return (kind, len(tree), tuple(_flatten(child, leaves) for child in tree))
+    if hasattr(kind, "_tree_flatten"):
+        children, aux = tree._tree_flatten()
+        return (kind, _Opaque(aux), tuple(_flatten(child, leaves) for child in children))
+    if is_dataclass(tree) and not isinstance(tree, type):
+        names = tuple(f.name for f in fields(tree))
+        return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves) for n in names))
+    leaves.append(tree)
+    return ()
+
+
+class _Opaque:
+    """What a node keeps besides its children; equal for nodes of one type."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return isinstance(other, _Opaque) and type(self.value) is type(other.value)
+
+    def __hash__(self):
+        return hash(type(self.value))
+
+
+def tree_unflatten(structure, leaves):
+    """The tree of a structure with other leaves.
+
+    Parameters
+    ----------
+    structure : object
+        From ``tree_flatten``.
+    leaves : iterable
+
+    Returns
+    -------
+    pytree
+    """
+    return _unflatten(structure, iter(leaves))
+
+
+def _unflatten(structure, leaves):
+    if structure == ():
+        return next(leaves)
+    kind, extra, parts = structure
+    if kind is None:
+        return None
+    children = [_unflatten(part, leaves) for part in parts]
+    if kind is dict:
+        return dict(zip(extra, children))
+    if kind is list:
+        return children
+    if kind is tuple:
+        return tuple(children)
+    if hasattr(kind, "_fields"):
+        return kind(*children)
+    if hasattr(kind, "_tree_unflatten"):
+        return kind._tree_unflatten(extra.value, children)
+    return replace(extra.value, **{f.name: c for f, c in zip(fields(extra.value), children)})
+
+
+def tree_map(function, tree, *others):
+    """The tree of ``function`` applied to the leaves of one or several trees of one structure.
+
+    Parameters
+    ----------
+    function : callable
+    tree, *others : pytree
+
+    Returns
+    -------
+    pytree
+
+    Raises
+    ------
+    ValueError
+        If the structures differ.
+
+    Examples
+    --------
+    >>> from fastgrad.tree import tree_map
+    >>> tree_map(lambda x, y: x + y, {"a": 1.0}, {"a": 2.0})
+    {'a': 3.0}
+    """
+    leaves, structure = tree_flatten(tree)
+    columns = [leaves]
+    for other in others:
+        more, other_structure = tree_flatten(other)
+        if other_structure != structure:
+            raise ValueError(f"tree_map: trees of different structure: {tree!r} and {other!r}")
+        columns.append(more)
+    return tree_unflatten(structure, [function(*row) for row in zip(*columns)])
