@@ -15,7 +15,8 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("fastgrad/_core")
 GENERATED = Path("build/generated")
-OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=c11", "-Werror=implicit-function-declaration"]
+OPTIMISE = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-std=c11", 
+            "-Werror=implicit-function-declaration"]
 LEVELS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],

@@ -439,9 +439,8 @@ cdef object apply2(int op, object x, object y):
     return result
 
 
-cdef object operator2(int op, object x, object y):
-    """Two operands; NotImplemented where one is nothing that NumPy can make numbers of."""
-    cdef Operand o[3]
+cdef inline object quick2(int op, object x, object y):
+    """Two operands, 0-d numbers first; inlined into the operators, where op is known."""
     if type(x) is Tensor and is_number(<Tensor>x):
         if type(y) is Tensor:
             if is_number(<Tensor>y):
@@ -450,13 +449,28 @@ cdef object operator2(int op, object x, object y):
             return number2(op, <Tensor>x, (<Tensor>x).number, None, PyFloat_AS_DOUBLE(y))
     elif PyFloat_CheckExact(x) and type(y) is Tensor and is_number(<Tensor>y):
         return number2(op, None, PyFloat_AS_DOUBLE(x), <Tensor>y, (<Tensor>y).number)
+    return arrays2(op, x, y)
+
+
+cdef object operator2(int op, object x, object y):
+    """Two operands; NotImplemented where one is nothing that NumPy can make numbers of."""
+    return quick2(op, x, y)
+
+
+cdef object arrays2(int op, object x, object y):
+    cdef Operand o[3]
     if not coerce(x, o):
         return NotImplemented
-    if not coerce(y, o + 1):
-        drop_operands(o, 1)
-        return NotImplemented
+    o[1].array = NULL
     o[2].array = NULL
     o[2].number = 0
+    try:
+        if not coerce(y, o + 1):
+            drop_operands(o, 1)
+            return NotImplemented
+    except BaseException:
+        drop_operands(o, 1)
+        raise
     result = elementwise(op, o, 2)
     if temporaries:
         temporaries.clear()

@@ -27,6 +27,17 @@ cdef extern from "Python.h":
     double PyLong_AsDouble(object o) except? -1.0
 
 cdef extern from *:
+    """
+    static inline void fg_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *)) { type->tp_dealloc = dealloc; }
+    /* A new reference to a freed object whose memory was kept. */
+    #ifdef Py_TRACE_REFS
+    static inline PyObject *fg_revive(PyObject *o) { return PyObject_Init(o, Py_TYPE(o)); }
+    #else
+    static inline PyObject *fg_revive(PyObject *o) { Py_SET_REFCNT(o, 1); return o; }
+    #endif
+    """
+    void fg_set_dealloc(PyTypeObject* type, void (*dealloc)(PyObject*) noexcept)
+    object fg_revive(PyObject* o)
     int __builtin_clzll(unsigned long long x) nogil
 
 cdef extern from "numpy/arrayobject.h":

@@ -349,15 +349,22 @@ def write_scalar():
         if not calls_a_function(op.value):
             lines.append(wrap(f"    case FG_{op.name.upper()}: return {ToC('f64').visit(parse(op.value))};").rstrip())
     lines.append("    default: return fg_kernels->value_one[op](x, y, z);\n    }\n}\n")
-    lines.append("/* g times the partial by operand number k. */\n"
-                 "static inline double fg_scalar_pull(int op, int k, double g, double x, double y, double z, double out) {")
-    lines.append("    switch (4 * op + k) {")
+    lines.append("/* g times the partials by the first two operands, those that are wanted. */\n"
+                 "static inline void fg_scalar_pulls(int op, int want_a, int want_b, double g, double x, double y, double out,\n"
+                 "                                   double *a, double *b) {")
+    lines.append("    switch (op) {")
     for op in TABLE.OPS:
-        for k, partial in enumerate(op.partials):
-            if partial is not None and not calls_a_function(partial):
-                text = ToC("f64").pull(parse(partial))
-                lines.append(wrap(f"    case 4 * FG_{op.name.upper()} + {k}: return {text};").rstrip())
-    lines.append("    default: return fg_kernels->pull_one[op][k](g, x, y, z, out);\n    }\n}\n\n#endif")
+        if op.arity > 2 or not op.differentiable or any(p and calls_a_function(p) for p in op.partials):
+            continue
+        lines.append(f"    case FG_{op.name.upper()}:")
+        for name, partial in zip("ab", op.partials):
+            if partial is not None:
+                lines.append(wrap(f"        if (want_{name}) *{name} = {ToC('f64').pull(parse(partial))};").rstrip())
+        lines.append("        return;")
+    lines.append("    default:\n"
+                 "        if (want_a) *a = fg_kernels->pull_one[op][0](g, x, y, 0, out);\n"
+                 "        if (want_b) *b = fg_kernels->pull_one[op][1](g, x, y, 0, out);\n"
+                 "    }\n}\n\n#endif")
     return "\n".join(lines) + "\n"
 
 

@@ -50,4 +50,4 @@ cdef extern from "blocks.h" nogil:
 
 cdef extern from "scalar.h" nogil:
     double fg_scalar_value(int op, double x, double y, double z)
-    double fg_scalar_pull(int op, int k, double g, double x, double y, double z, double out)
+    void fg_scalar_pulls(int op, bint want_a, bint want_b, double g, double x, double y, double out, double* a, double* b)

@@ -11,6 +11,7 @@ cdef enum:
 
 cdef struct Harvest:                # what a backward found for a leaf or a t.retain_grad()
     index_t node
+    bint is_array
     Adjoint adjoint
 
 cdef struct Sweep:
@@ -22,6 +23,7 @@ cdef struct Sweep:
     index_t high
     bint restricted                 # only nodes marked NEEDED are asked for
     bint marks                      # mark what is processed
+    bint done                       # all adjoints are used up, but those of inputs
     Harvest* harvest
     Py_ssize_t n_harvest, harvest_capacity
 
@@ -53,13 +55,13 @@ cdef void sweep_end(Sweep* s) noexcept:
     cdef index_t i
     cdef Py_ssize_t k
     cdef CTape* tape = s.tape
-    for i in range(s.low, s.high + 1):
+    for i in range(s.low, s.high + 1 if not s.done else s.low):
         if s.adjoints[i].array != NULL:
             if tape.nodes[i].shape != NULL:
                 array_drop(s.adjoints[i].array)
             s.adjoints[i].array = NULL
     for k in range(s.n_harvest):
-        if tape.nodes[s.harvest[k].node].shape != NULL and s.harvest[k].adjoint.array != NULL:
+        if s.harvest[k].is_array:
             array_drop(s.harvest[k].adjoint.array)
     PyMem_RawFree(s.harvest)
     if tape.adjoints_capacity < s.capacity:
@@ -84,6 +86,7 @@ cdef int harvest(Sweep* s, index_t i, bint move) except -1:
         s.harvest_capacity = capacity
     s.harvest[s.n_harvest].node = i
     s.harvest[s.n_harvest].adjoint = s.adjoints[i]
+    s.harvest[s.n_harvest].is_array = s.tape.nodes[i].shape != NULL
     s.n_harvest += 1
     if move:
         s.adjoints[i].array = NULL
@@ -185,29 +188,71 @@ cdef int check_cotangent(object c, Shape* shape, str name) except -1:
 
 # ------------------------------------------------------------------------------------------------- the compiled sweep
 
+cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
+    """As far down from node i as nodes are elementwise on 0-d numbers; returns the first node that is not.
+
+    The loop that scalar code lives by (benches/test_scalars.py): everything it touches is in local variables.
+    """
+    cdef Adjoint* adjoints = s.adjoints
+    cdef Node* nodes = s.tape.nodes
+    cdef Node* node
+    cdef index_t low = s.low, first = s.first, a, b
+    cdef bint restricted = s.restricted, want_a, want_b
+    cdef unsigned char mark = VISITED if s.marks else 0
+    cdef double g, da = 0, db = 0
+    cdef int op
+    while i >= low and i:
+        g = adjoints[i].number
+        if adjoints[i].array == NULL:           # a number that is exactly 0, too: nothing flows
+            i -= 1
+            continue
+        node = nodes + i
+        op = node.op
+        a = node.a
+        b = node.b
+        if op >= FG_N_ELEMENTARY or node.shape != NULL or nodes[a].shape != NULL or nodes[b].shape != NULL \
+                or node.flags & (SWEPT | STOPS | RETAINS) or node.extra != NULL:
+            break
+        adjoints[i].array = NULL
+        if g == 0:                              # -0.0
+            i -= 1
+            continue
+        node.flags |= mark
+        want_a = a and nodes[a].op != OP_CONSTANT
+        want_b = b and nodes[b].op != OP_CONSTANT
+        if restricted:
+            want_a = want_a and a >= first and nodes[a].flags & NEEDED
+            want_b = want_b and b >= first and nodes[b].flags & NEEDED
+        fg_scalar_pulls(op, want_a, want_b, g, nodes[a].value.number, nodes[b].value.number, node.value.number, &da, &db)
+        if want_a:
+            adjoints[a].number += da
+            low = a if a < low else low
+        if want_b:
+            adjoints[b].number += db
+            low = b if b < low else low
+        i -= 1
+    s.low = low
+    return i
+
+
 cdef int run_backward(Sweep* s) except -1:
     """From the highest seeded node down to the lowest one reached."""
     cdef CTape* tape = s.tape
-    cdef index_t i = s.high + 1, a, b
+    cdef index_t i = s.high + 1, next_look = 0
     cdef Node* node
-    cdef double g, x, y
     cdef int op
-    cdef Py_ssize_t since = 0
     while i > s.low:
-        i -= 1
-        if s.adjoints[i].array == NULL:         # also a number that is exactly 0: nothing flows
-            continue
-        since += 1
-        if since >= SIGNALS_EVERY:
-            since = 0
+        i = run_numbers(s, i - 1)
+        if i < s.low or i == 0:
+            break
+        if s.high - i >= next_look:
+            next_look = s.high - i + SIGNALS_EVERY
             PyErr_CheckSignals()
         node = tape.nodes + i
         op = node.op
-        if node.shape == NULL:
-            g = s.adjoints[i].number
-            if g == 0:                          # -0.0
-                s.adjoints[i].array = NULL
-                continue
+        if node.shape == NULL and s.adjoints[i].number == 0:    # -0.0
+            s.adjoints[i].array = NULL
+            continue
         if node.flags & (SWEPT | STOPS | RETAINS):
             if node.flags & STOPS:
                 continue
@@ -217,24 +262,12 @@ cdef int run_backward(Sweep* s) except -1:
                     "use backward(retain_graph=True) the first time, or compute the value again")
             if not s.restricted:
                 harvest(s, i, False)
-        if op >= OP_LEAF and op <= OP_INPUT:
+        if op == OP_LEAF or op == OP_INPUT:
             if op == OP_LEAF and not s.restricted:
                 harvest(s, i, True)
             continue
         if s.marks:
             node.flags |= VISITED
-        if node.shape == NULL and op < FG_N_ELEMENTARY and node.extra == NULL:
-            a = node.a
-            b = node.b
-            if tape.nodes[a].shape == NULL and tape.nodes[b].shape == NULL:
-                s.adjoints[i].array = NULL
-                x = tape.nodes[a].value.number
-                y = tape.nodes[b].value.number
-                if fg_needs[op][0] and wanted(s, a):
-                    contribute_number(s, a, fg_scalar_pull(op, 0, g, x, y, 0, node.value.number))
-                if b and fg_needs[op][1] and wanted(s, b):
-                    contribute_number(s, b, fg_scalar_pull(op, 1, g, x, y, 0, node.value.number))
-                continue
         if op < FG_N_ELEMENTARY:
             pull_elementwise(s, i)
         else:
@@ -242,6 +275,7 @@ cdef int run_backward(Sweep* s) except -1:
         if tape.nodes[i].shape != NULL and s.adjoints[i].array != NULL:
             array_drop(s.adjoints[i].array)
         s.adjoints[i].array = NULL
+    s.done = not s.restricted
     return 0
 
 
@@ -763,6 +797,7 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
         commit(&s)
         if s.marks:
             discard_swept(&s)
+            s.marks = False
     finally:
         if s.marks:
             for i in range(s.low, s.high + 1):
@@ -836,39 +871,62 @@ cdef int accumulate(Tensor leaf, Tensor g) except -1:
 cdef void discard_swept(Sweep* s) noexcept:
     """Lets go of what the processed nodes kept; views keep theirs."""
     cdef CTape* tape = s.tape
+    cdef Node* nodes = tape.nodes
     cdef Node* node
-    cdef Extra* extra
     cdef index_t i = s.high + 1, a, b
-    cdef Py_ssize_t j
     while i > s.low:
         i -= 1
-        node = tape.nodes + i
-        if not node.flags & VISITED or node.op == OP_FREE:
+        node = nodes + i
+        if not node.flags & VISITED:
             continue
         node.flags = (node.flags & ~VISITED) | SWEPT
         if node.flags & PINNED:
             continue
-        node_forget_value(node)
+        if node.shape != NULL or node.extra != NULL:
+            discard_node(tape, node)
+            continue
         a = node.a
-        b = node.b if op_has_b(node.op) else 0
-        extra = node.extra
+        b = node.b
         node.a = 0
+        if a:
+            if nodes[a].refcount > 1:
+                nodes[a].refcount -= 1
+            else:
+                node_drop(tape, a)
         if op_has_b(node.op):
             node.b = 0
-        node.extra = NULL
-        if node.op == OP_RULE:
-            node.op = OP_ALIAS
-        if a:
-            node_drop(tape, a)
-        if b:
-            node_drop(tape, b)
-        if extra != NULL:
-            for j in range(extra.n_operands):
-                if extra.operands[j]:
-                    node_drop(tape, extra.operands[j])
-            Py_XDECREF(extra.rule)
-            Py_XDECREF(extra.parameters)
-            PyMem_RawFree(extra)
+            if b:
+                if nodes[b].refcount > 1:
+                    nodes[b].refcount -= 1
+                else:
+                    node_drop(tape, b)
+
+
+cdef void discard_node(CTape* tape, Node* node) noexcept:
+    """The same for a node with an Array or parameters."""
+    cdef Extra* extra = node.extra
+    cdef index_t a = node.a, b = node.b if op_has_b(node.op) else 0
+    cdef Py_ssize_t j
+    if node.op == OP_FREE:
+        return
+    node_forget_value(node)
+    node.a = 0
+    node.extra = NULL
+    if op_has_b(node.op):
+        node.b = 0
+    if node.op == OP_RULE:
+        node.op = OP_ALIAS
+    if a:
+        node_drop(tape, a)
+    if b:
+        node_drop(tape, b)
+    if extra != NULL:
+        for j in range(extra.n_operands):
+            if extra.operands[j]:
+                node_drop(tape, extra.operands[j])
+        Py_XDECREF(extra.rule)
+        Py_XDECREF(extra.parameters)
+        PyMem_RawFree(extra)
 
 
 cdef int backward_recorded(Tensor out, Tensor g) except -1:

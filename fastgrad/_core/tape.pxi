@@ -300,6 +300,7 @@ cdef void node_drop(CTape* tape, index_t i) noexcept:
             leaf_left_tape(tape, node, i)
         node = tape.nodes + i
         node.op = OP_FREE
+        node.flags = 0
         node.shape = NULL
         node.extra = NULL
         node.tensor = NULL

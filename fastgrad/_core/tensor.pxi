@@ -5,7 +5,6 @@
 
 @cython.final
 @cython.no_gc           # nothing a Tensor refers to refers back: Arrays, a tape it does not own, its gradient
-@cython.freelist(256)
 cdef class Tensor:
     """An n-d array of float64 or float32 that can be differentiated; also integers and bool, which cannot.
 
@@ -42,18 +41,6 @@ cdef class Tensor:
 
     def __init__(self, *arguments, **keywords):
         raise TypeError("make a Tensor with fg.tensor(data, dtype=None, requires_grad=False)")
-
-    def __dealloc__(self):
-        cdef Node* node
-        if self.node:
-            node = self.tape.nodes + self.node
-            if self.requires:
-                node.tensor = NULL      # a leaf's node is not counted by it
-            else:
-                node.tensor = NULL
-                node_drop(self.tape, self.node)
-        if self.array != NULL:
-            array_drop(self.array)
 
     # -- what it is
 
@@ -181,7 +168,7 @@ cdef class Tensor:
         Tensor
             Shares memory; gradients do not flow through it.
         """
-        cdef Tensor t = Tensor.__new__(Tensor)
+        cdef Tensor t = new_blank()
         t.dtype_number = self.dtype_number
         t.number = self.number
         if self.array != NULL:
@@ -319,16 +306,16 @@ cdef class Tensor:
     # -- operators
 
     def __add__(x, y):
-        return operator2(FG_ADD, x, y)
+        return quick2(FG_ADD, x, y)
 
     def __sub__(x, y):
-        return operator2(FG_SUBTRACT, x, y)
+        return quick2(FG_SUBTRACT, x, y)
 
     def __mul__(x, y):
-        return operator2(FG_MULTIPLY, x, y)
+        return quick2(FG_MULTIPLY, x, y)
 
     def __truediv__(x, y):
-        return operator2(FG_DIVIDE, x, y)
+        return quick2(FG_DIVIDE, x, y)
 
     def __floordiv__(x, y):
         return operator2(FG_FLOOR_DIVIDE, x, y)
@@ -521,15 +508,64 @@ cdef inline bint is_number(Tensor t) noexcept:
     return t.array == NULL and t.dtype_number == NPY_DOUBLE
 
 
+# Tensors are made and freed more often than anything else, so their memory waits in a list of our own, and their
+# destructor does only what a Tensor needs (Cython's saves and restores the exception state around it).
+
+cdef enum:
+    WAITING = 1024
+
+cdef PyObject* waiting[WAITING]
+cdef int n_waiting = 0
+
+
+cdef inline Tensor new_blank():
+    """A Tensor with nothing in it."""
+    global n_waiting
+    if n_waiting == 0:
+        return Tensor.__new__(Tensor)
+    n_waiting -= 1
+    return <Tensor>fg_revive(waiting[n_waiting])
+
+
+cdef void tensor_dealloc(PyObject* o) noexcept:
+    global n_waiting
+    cdef index_t i = (<Tensor>o).node
+    cdef CTape* tape
+    if i:
+        tape = (<Tensor>o).tape
+        tape.nodes[i].tensor = NULL
+        (<Tensor>o).node = 0
+        if (<Tensor>o).requires:        # a leaf's node is not counted by it
+            pass
+        elif tape.nodes[i].refcount > 1:
+            tape.nodes[i].refcount -= 1
+        else:
+            node_drop(tape, i)
+    if (<Tensor>o).array != NULL:
+        array_drop((<Tensor>o).array)
+        (<Tensor>o).array = NULL
+    if (<Tensor>o).gradient is not None:
+        (<Tensor>o).gradient = None
+    if n_waiting < WAITING:
+        (<Tensor>o).requires = False
+        waiting[n_waiting] = o
+        n_waiting += 1
+    else:
+        (<PyTypeObject*>Tensor).tp_free(<void*>o)
+
+
+fg_set_dealloc(<PyTypeObject*>Tensor, tensor_dealloc)
+
+
 cdef inline Tensor new_number(double value):
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = new_blank()
     t.number = value
     t.dtype_number = NPY_DOUBLE
     return t
 
 
 cdef inline Tensor new_truth(bint value):
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = new_blank()
     t.number = value
     t.dtype_number = NPY_BOOL
     return t
@@ -537,7 +573,7 @@ cdef inline Tensor new_truth(bint value):
 
 cdef inline Tensor new_tensor(Array* array):
     """Takes over the array; a 0-d float64 or bool becomes inline."""
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = new_blank()
     t.dtype_number = array.dtype
     if array.shape.ndim == 0 and (array.dtype == NPY_DOUBLE or array.dtype == NPY_BOOL):
         t.number = (<double*>array.data)[0] if array.dtype == NPY_DOUBLE else (<unsigned char*>array.data)[0]
@@ -743,7 +779,7 @@ cdef Tensor tensor_of_node(CTape* tape, index_t i):
     cdef Tensor t
     if node.tensor != NULL:
         return <Tensor>node.tensor
-    t = Tensor.__new__(Tensor)
+    t = new_blank()
     t.dtype_number = node.dtype
     if node.shape == NULL:
         t.number = node.value.number

@@ -31,6 +31,15 @@ cdef Tensor input_tensor(CTape* tape, object x, str who):
     return t
 
 
+cdef inline void look(Node* nodes, index_t id, index_t first, unsigned char* needed, unsigned char* foreign) noexcept:
+    """Whether an operand lies downstream of an input, or else is tracked at all."""
+    cdef unsigned char found = 0
+    if id >= first:
+        found = nodes[id].flags & NEEDED
+    needed[0] |= found
+    foreign[0] |= id != 0 and not found and nodes[id].op != OP_CONSTANT
+
+
 cdef class Linearization:
     """A recording between inputs and outputs, to be swept as often as wanted.
 
@@ -48,7 +57,7 @@ cdef class Linearization:
         cdef Node* node
         cdef Tensor t
         cdef Py_ssize_t j
-        cdef bint needed, foreign
+        cdef unsigned char needed, foreign, outside = 0
         for t in self.inputs:
             tape.nodes[t.node].flags |= STOPS
             first = t.node if t.node < first else first
@@ -61,25 +70,20 @@ cdef class Linearization:
                     self.outside = True
         for i in range(first, last + 1):
             node = tape.nodes + i
+            needed = foreign = 0
             if node.flags & STOPS:
-                needed = self.owns(i)
+                needed = NEEDED if self.owns(i) else 0
             else:
-                needed = False
-                foreign = False
-                if node.a:
-                    self.look(node.a, first, &needed, &foreign)
-                if op_has_b(node.op) and node.b:
-                    self.look(node.b, first, &needed, &foreign)
+                look(tape.nodes, node.a, first, &needed, &foreign)
+                if op_has_b(node.op):
+                    look(tape.nodes, node.b, first, &needed, &foreign)
                 if node.extra != NULL:
                     for j in range(node.extra.n_operands):
-                        if node.extra.operands[j]:
-                            self.look(node.extra.operands[j], first, &needed, &foreign)
-                if foreign:
-                    self.outside = True
-            if needed:
-                node.flags |= NEEDED
-            else:
-                node.flags &= ~NEEDED
+                        look(tape.nodes, node.extra.operands[j], first, &needed, &foreign)
+            node.flags = (node.flags & ~NEEDED) | needed
+            outside |= foreign
+        if outside:
+            self.outside = True
         return 0
 
     cdef void unmark(self) noexcept:
@@ -93,13 +97,6 @@ cdef class Linearization:
             if t.node == i:
                 return True
         return False
-
-    cdef inline void look(self, index_t id, index_t first, bint* needed, bint* foreign) noexcept:
-        cdef Node* operand = self.tape.nodes + id
-        if id >= first and operand.flags & NEEDED:
-            needed[0] = True
-        elif operand.op != OP_CONSTANT:
-            foreign[0] = True
 
     cdef int begin(self, Sweep* s) except -1:
         """A sweep restricted to the marked nodes."""

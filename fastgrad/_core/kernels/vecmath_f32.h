@@ -88,8 +88,7 @@ FG_INLINE float fg_horner4_f32(float x, float c0, float c1, float c2, float c3)
     return fg_mad_f32(fg_horner3_f32(x, c1, c2, c3), x, c0);
 }
 
-/* fg_polyN_f32(x, c0 ... ): N coefficients, as two independent Horner chains in
- * x*x, for the latency. */
+/* fg_polyN_f32(x, c0 ... ): N coefficients by Estrin's scheme. */
 FG_INLINE float fg_poly4_f32(float x, float c0, float c1, float c2, float c3)
 {
     float x2 = x * x;
@@ -174,7 +173,7 @@ FG_INLINE float fg_pow2_f32(float t)
 /* (e**r - 1 - r) / r**2: minimax (Remez), error 2**-28.3 relative to e**r. */
 FG_INLINE float fg_exp_tail_f32(float r)
 {
-    return fg_poly5_f32(r, 
+    return fg_poly5_f32(r,
         0.49999994f, 0.16666521f, 0.04166839f, 0.008368745f, 0.0013814563f);
 }
 
@@ -190,14 +189,14 @@ FG_INLINE float fg_exp_f32(float x)
     return fg_scale_f32(1.0f + p, t);
 }
 
-/* (2**r - 1 - r ln 2) / r**2: minimax (Remez), error 2**-28.3.  Below 1.1 ulp. */
+/* (2**r - 1 - r ln 2) / r**2: minimax (Remez), error 2**-28.3.  Below 1.2 ulp. */
 FG_INLINE float fg_exp2_f32(float x)
 {
     float c = x > 128.0f ? 128.0f : x;
     float y = c < -151.0f ? -151.0f : c;
     float t = y + FG_SCALE_MAGIC_F32;
     float r = y - (t - FG_SCALE_MAGIC_F32);
-    float tail = fg_poly5_f32(r, 
+    float tail = fg_poly5_f32(r,
         0.24022648f, 0.05550362f, 0.009618527f, 0.001339023f, 0.00015321081f);
     float p = fg_mad_f32(r * r, tail, r * 0.693147182f);
     return fg_scale_f32(1.0f + p, t);
@@ -212,7 +211,7 @@ FG_INLINE fg_pair_f32 fg_expm1_pair_f32(float x, float shift)
     float r0 = fg_mad_f32(k, -FG_LN2_HI_F32, x);
     float r = fg_mad_f32(k, -FG_LN2_LO_F32, r0);
     float rlo = fg_mad_f32(k, -FG_LN2_LO_F32, r0 - r);
-    float tail = fg_mad_f32(r * r, fg_poly6_f32(r, 
+    float tail = fg_mad_f32(r * r, fg_poly6_f32(r,
         0.5f, 0.16666667f, 0.041666355f, 0.008333273f, 0.0013941053f,
         0.00019913905f), rlo);
     float s = fg_pow2_f32(t + shift);
@@ -245,14 +244,14 @@ FG_INLINE float fg_divide_12_f32(fg_pair_f32 n, fg_pair_f32 d)
     return fg_mad_f32(e, fg_mad_f32(d.hi, -0.5f, 1.457f), q);
 }
 
-/* x + x**3 P(x*x) below 0.6 (minimax, Remez), 1 - 2 / (e**2|x| + 1) above.  Below
- * 1.7 ulp. */
+/* x + x**3 P(x*x) below 0.6 (minimax, Remez), 1 - 2 / (e**2|x| + 1) above.
+ * Below 1.4 ulp. */
 FG_INLINE float fg_tanh_f32(float x)
 {
     float a = fabsf(x);
     float b = a > 10.0f ? 10.0f : a;
     float z = x * x;
-    float small = fg_mad_f32(z * b, fg_poly5_f32(z, 
+    float small = fg_mad_f32(z * b, fg_poly5_f32(z,
         -0.333333f, 0.13331924f, -0.05378383f, 0.02079597f, -0.0058951555f), b);
     float t = fg_mad_f32(b, 2.0f * FG_LOG2E_F32, FG_POW2_MAGIC_F32);
     float k = t - FG_POW2_MAGIC_F32;
@@ -262,7 +261,7 @@ FG_INLINE float fg_tanh_f32(float x)
     return copysignf(a < 0.6f ? small : large, x);
 }
 
-/* Below 1.7 ulp. */
+/* Below 1.8 ulp. */
 FG_INLINE float fg_sigmoid_f32(float x)
 {
     float z = fg_exp_f32(-fabsf(x));
@@ -284,21 +283,21 @@ FG_INLINE float fg_exp_quarter_f32(float a)
     return (1.0f + p) * fg_pow2_f32(t - 2.0f);
 }
 
-/* x + x**3 P(x*x) below 1 (minimax, Remez), from the exponential above.  Below
- * 1.9 ulp. */
+/* x + x**3 P(x*x) below 1 (minimax, Remez), from the exponential above.
+ * Below 1.6 ulp. */
 FG_INLINE float fg_sinh_f32(float x)
 {
     float a = fabsf(x);
     float b = a > 89.5f ? 89.5f : a;
     float q = fg_exp_quarter_f32(b);
     float z = b * b;
-    float small = fg_mad_f32(z * b, fg_poly4_f32(z, 
+    float small = fg_mad_f32(z * b, fg_poly4_f32(z,
         0.16666667f, 0.00833335f, 0.0001983616f, 2.8169513e-06f), b);
     float large = fg_mad_f32(2.0f, q, -0.125f / q);
     return copysignf(a < 1.0f ? small : large, x);
 }
 
-/* Below 1.6 ulp. */
+/* Below 1.4 ulp. */
 FG_INLINE float fg_cosh_f32(float x)
 {
     float a = fabsf(x);
@@ -335,7 +334,7 @@ FG_INLINE fg_split_f32 fg_log_split_any_f32(float x)
  * to the log. */
 FG_INLINE float fg_log_deficit_f32(float f)
 {
-    float p = fg_poly8_f32(f, 
+    float p = fg_poly8_f32(f,
         0.3333333f, -0.25000823f, 0.20001234f, -0.16623299f, 0.14201535f,
         -0.1316056f, 0.12763421f, -0.07635821f);
     return f * f * fg_mad_f32(-f, p, 0.5f);
@@ -349,7 +348,7 @@ FG_INLINE float fg_log_special_f32(float x, float result)
     return x > 0.0f ? above : below;
 }
 
-/* Below 1 ulp. */
+/* Below 0.9 ulp. */
 FG_INLINE float fg_log_f32(float x)
 {
     fg_split_f32 a = fg_log_split_any_f32(x);
@@ -357,7 +356,7 @@ FG_INLINE float fg_log_f32(float x)
     return fg_log_special_f32(x, fg_mad_f32(a.k, FG_LN2_HI_F32, a.f - d));
 }
 
-/* Below 1.5 ulp. */
+/* Below 1.8 ulp. */
 FG_INLINE float fg_log2_f32(float x)
 {
     fg_split_f32 a = fg_log_split_any_f32(x);
@@ -365,7 +364,7 @@ FG_INLINE float fg_log2_f32(float x)
     return fg_log_special_f32(x, fg_mad_f32(l, FG_LOG2E_F32, a.k));
 }
 
-/* Below 1.5 ulp. */
+/* Below 1.9 ulp. */
 FG_INLINE float fg_log10_f32(float x)
 {
     fg_split_f32 a = fg_log_split_any_f32(x);
@@ -389,7 +388,7 @@ FG_INLINE float fg_log1p_pair_f32(float hi, float lo, float k0)
     return fg_mad_f32(k, FG_LN2_HI_F32, a.f - d);
 }
 
-/* Below 1.1 ulp. */
+/* Below 1 ulp. */
 FG_INLINE float fg_log1p_f32(float x)
 {
     float y = fg_log1p_pair_f32(x, 0.0f, 0.0f);
@@ -428,7 +427,7 @@ FG_INLINE float fg_logaddexp2_f32(float x, float y)
     return d == d ? s : x + y;
 }
 
-/* Below 1.7 ulp. */
+/* Below 1.3 ulp. */
 FG_INLINE float fg_arcsinh_f32(float x)
 {
     float a = fabsf(x);
@@ -442,7 +441,7 @@ FG_INLINE float fg_arcsinh_f32(float x)
     return copysignf(a < FG_INF_F32 ? result : a, x);
 }
 
-/* Below 2 ulp. */
+/* Below 1.7 ulp. */
 FG_INLINE float fg_arccosh_f32(float x)
 {
     float t = x - 1.0f;
@@ -457,7 +456,7 @@ FG_INLINE float fg_arccosh_f32(float x)
     return (x >= 1.0f) & (x < FG_INF_F32) ? y : outside;
 }
 
-/* As in float64; error 2**-31.  Below 1.5 ulp. */
+/* As in float64; error 2**-31.  Below 1.4 ulp. */
 FG_INLINE float fg_arctanh_f32(float x)
 {
     float a = fabsf(x);
@@ -469,8 +468,9 @@ FG_INLINE float fg_arctanh_f32(float x)
     float ulo = (1.0f - u) + a, vlo = (1.0f - v) - a;
     float s = ((u - w) + fg_mad_f32(-scale, vlo, ulo)) / (u + w);
     float z = s * s;
-    float p = fg_mad_f32(s * z, 0.5f * fg_poly4_f32(z, 
-        0.66666603f, 0.40007535f, 0.28293043f, 0.26204175f), kd * (0.5f * FG_LN2_LO_F32));
+    float series = fg_poly4_f32(z,
+        0.66666603f, 0.40007535f, 0.28293043f, 0.26204175f);
+    float p = fg_mad_f32(s * z, 0.5f * series, kd * (0.5f * FG_LN2_LO_F32));
     float y = fg_mad_f32(kd, 0.5f * FG_LN2_HI_F32, s + p);
     float outside = a == 1.0f ? FG_INF_F32 : FG_NAN_F32;
     return copysignf(a < 1.0f ? y : outside, x);
@@ -510,7 +510,7 @@ FG_INLINE fg_reduced_f32 fg_trig_reduce_f32(float x)
 FG_INLINE float fg_sin_tail_f32(float hi, float lo)
 {
     float z = hi * hi;
-    float p = fg_horner3_f32(z, 
+    float p = fg_horner3_f32(z,
         -0.16666655f, 0.008332177f, -0.0001951717f);
     return fmaf(z * hi, p, lo);
 }
@@ -519,7 +519,7 @@ FG_INLINE float fg_sin_tail_f32(float hi, float lo)
 FG_INLINE float fg_cos_reduced_f32(float hi, float lo)
 {
     float z = hi * hi;
-    float p = fg_horner3_f32(z, 
+    float p = fg_horner3_f32(z,
         0.041666646f, -0.0013887315f, 2.4433008e-05f);
     float w = fmaf(z, -0.5f, 1.0f);
     float rest = fmaf(z, -0.5f, 1.0f - w);
@@ -551,13 +551,13 @@ FG_INLINE float fg_cos_f32(float x)
     return fg_sin_quadrant_f32(r, r.bits + 1);
 }
 
-/* tan of the reduced argument (minimax, Remez, error 2**-29.4), or -1/tan.  Below
- * 1.7 ulp. */
+/* tan of the reduced argument (minimax, Remez, error 2**-29.4), or -1/tan.
+ * Below 2 ulp. */
 FG_INLINE float fg_tan_f32(float x)
 {
     fg_reduced_f32 r = fg_trig_reduce_f32(x);
     float z = r.hi * r.hi;
-    float p = fg_poly7_f32(z, 
+    float p = fg_poly7_f32(z,
         0.33333352f, 0.13332608f, 0.05406577f, 0.021253752f, 0.010905607f,
         5.3080576e-06f, 0.0044160048f);
     float s = r.hi + fmaf(z * r.hi, p, fmaf(z, r.lo, r.lo));
@@ -581,7 +581,7 @@ FG_INLINE float fg_sin_slow_f32(float x) { return (float)sin(x); }
 FG_INLINE float fg_cos_slow_f32(float x) { return (float)cos(x); }
 FG_INLINE float fg_tan_slow_f32(float x) { return (float)tan(x); }
 
-/* As in float64; errors 2**-28.0 and 2**-31.  Below 1.7 ulp. */
+/* As in float64; errors 2**-28.0 and 2**-31.  Below 1.1 ulp. */
 FG_INLINE float fg_sinc_f32(float x)
 {
     float a = fabsf(x);
@@ -590,7 +590,7 @@ FG_INLINE float fg_sinc_f32(float x)
     float b = fabsf(r), u = 0.5f - b;
     float v = u * u, z = r * r;
     float small = z * b * fg_horner3_f32(z, -1.6449329f, 0.81162786f, -0.18761282f);
-    float large = fg_mad_f32(v, fg_horner4_f32(v, 
+    float large = fg_mad_f32(v, fg_horner4_f32(v,
         -1.5707964f, 1.2919267f, -0.42495957f, 0.073643476f), 1.28412765e-08f);
     float head = b < 0.25f ? b : 0.318309873f;
     float tail = b < 0.25f ? small : large;
@@ -606,14 +606,14 @@ FG_INLINE float fg_sinc_f32(float x)
  * 2**-27.6. */
 FG_INLINE float fg_arcsin_tail_f32(float z)
 {
-    return fg_poly5_f32(z, 
+    return fg_poly5_f32(z,
         0.16666754f, 0.074952416f, 0.04547711f, 0.024147546f, 0.04221866f);
 }
 
 #define FG_PIO2_HI_F32 1.57079637f
 #define FG_PIO2_LO_F32 -4.37113883e-08f
 
-/* Below 1.3 ulp. */
+/* Below 1.2 ulp. */
 FG_INLINE float fg_arcsin_f32(float x)
 {
     float a = fabsf(x);
@@ -626,7 +626,7 @@ FG_INLINE float fg_arcsin_f32(float x)
     return copysignf(large ? u + v : s + t, x);
 }
 
-/* Below 1.4 ulp. */
+/* Below 1.2 ulp. */
 FG_INLINE float fg_arccos_f32(float x)
 {
     float a = fabsf(x);
@@ -643,12 +643,12 @@ FG_INLINE float fg_arccos_f32(float x)
 FG_INLINE float fg_arctan_tail_f32(float q)
 {
     float z = q * q;
-    return z * q * fg_mad_f32(z, fg_poly8_f32(z, 
+    return z * q * fg_mad_f32(z, fg_poly8_f32(z,
         0.19998808f, -0.14266826f, 0.10965071f, -0.0843972f, 0.058560167f,
         -0.031763524f, 0.011222496f, -0.0018612182f), -0.33333308f);
 }
 
-/* Below 1.3 ulp. */
+/* Below 1.5 ulp. */
 FG_INLINE float fg_arctan_f32(float x)
 {
     float a = fabsf(x);
@@ -659,7 +659,7 @@ FG_INLINE float fg_arctan_f32(float x)
     return copysignf(y + (large ? FG_PIO2_HI_F32 : 0.0f), x);
 }
 
-/* Below 1.7 ulp. */
+/* Below 1.5 ulp. */
 FG_INLINE float fg_arctan2_f32(float y, float x)
 {
     float ax = fabsf(x), ay = fabsf(y);
@@ -696,12 +696,13 @@ FG_INLINE float fg_cbrt_f32(float x)
     float root = rem == 0.0f ? 1.0f : (rem == 1.0f ? 1.25992107f : 1.58740103f);
     float m = fg_from_bits_f32((u & 0x007fffffu) | 0x3f800000u);
     float y = m * scale;
-    float r = fg_poly4_f32(m, 
+    float r = fg_poly4_f32(m,
         1.5418869f, -0.8099602f, 0.317757f, -0.049936876f);
     float g = r * r * m * root;
     float h = fg_from_bits_f32(fg_bits_f32(g) & 0xffff0000u);
     float d = (y - h * h * h) / y;
-    h = fg_mad_f32(h * d, fg_horner4_f32(d, 1.0f / 3.0f, 2.0f / 9.0f, 14.0f / 81.0f, 35.0f / 243.0f), h);
+    float p = fg_horner4_f32(d, 1.0f / 3.0f, 2.0f / 9.0f, 14.0f / 81.0f, 35.0f / 243.0f);
+    h = fg_mad_f32(h * d, p, h);
     h *= fg_pow2_f32(t - (small ? 8.0f : 0.0f));
     return copysignf((a > 0.0f) & (a < FG_INF_F32) ? h : a, x);
 }
@@ -730,7 +731,7 @@ FG_INLINE fg_pair_f32 fg_log_double_f32(float a)
     float s = p.f * inverse;
     float slo = fmaf(-s, dlo, fmaf(-s, d, p.f)) * inverse;
     float z = s * s;
-    float t = s * z * fg_horner4_f32(z, 
+    float t = s * z * fg_horner4_f32(z,
         0.6666666f, 0.40000334f, 0.28537273f, 0.23582862f);
     float h = 2.0f * s + t, l = (2.0f * s - h) + t;
     float tail = fmaf(z, slo, slo) * 2.0f;
@@ -786,7 +787,7 @@ FG_INLINE float fg_power_f32(float x, float y)
     double s = a.f / (2.0 + a.f);
     double z = s * s;
     double log = fg_mad_f64(a.k, 0.6931471805599453,
-        fg_mad_f64(s * z, fg_poly4_f64(z, 
+        fg_mad_f64(s * z, fg_poly4_f64(z,
         0.6666666564337855, 0.40000335705729073, 0.2853727335510669,
         0.23582861914061634), 2.0 * s));
     double p = y * log;
@@ -794,7 +795,7 @@ FG_INLINE float fg_power_f32(float x, float y)
     double e = c < -105.0 ? -105.0 : c;
     double t = fg_mad_f64(e, FG_LOG2E_F64, FG_POW2_MAGIC_F64);
     double r = fg_mad_f64(t - FG_POW2_MAGIC_F64, -0.6931471805599453, e);
-    double tail = fg_poly6_f64(r, 
+    double tail = fg_poly6_f64(r,
         0.5000000067788122, 0.16666665863781158, 0.04166629444765703,
         0.00833349787676973, 0.0013944700571875853, 0.00019790078948063013);
     float magnitude = (float)((1.0 + fg_mad_f64(r * r, tail, r)) * fg_pow2_f64(t));
@@ -934,7 +935,7 @@ FG_INLINE float fg_floor_divide_f32(float x, float y)
 FG_INLINE float fg_erf_small_f32(float x)
 {
     float z = x * x;
-    float t = z * fg_poly6_f32(z, 
+    float t = z * fg_poly6_f32(z,
         -0.3761263f, 0.112836175f, -0.026854916f, 0.005190162f, -0.0008024816f,
         7.898686e-05f);
     return fg_mad_f32(x, 0.128379166f + t, x);
@@ -943,13 +944,14 @@ FG_INLINE float fg_erf_small_f32(float x)
 /* erfc(a) for 0.4 <= a <= 10.5, as in float64; minimax (Remez), error 2**-30.4. */
 FG_INLINE float fg_erfc_large_f32(float a)
 {
-    float d = fg_mad_f32(2.0f, a, 1.0f), dlo = (a > 0.5f ? 2.0f * a - d + 1.0f : 1.0f - d + 2.0f * a);
+    float a2 = a + a, d = 1.0f + a2;
+    float dlo = a2 > 1.0f ? (a2 - d) + 1.0f : (1.0f - d) + a2;
     float b = a + 4.0f;
     float inverse = 1.0f / (b * d);
     float invb = inverse * d, invd = inverse * b;
     float q0 = (a - 4.0f) * invb;
     float q = fg_mad_f32(-invb, fg_mul_error_f32(q0, b, a - 4.0f), q0);
-    float p = fg_poly12_f32(q, 
+    float p = fg_poly12_f32(q,
         0.23299512f, -0.13962114f, 0.0153796f, 0.06809788f, -0.10103706f,
         0.09372165f, -0.0663606f, 0.03721243f, -0.016014779f, 0.005078381f,
         -0.0011060641f, -0.0006329922f);
@@ -983,7 +985,7 @@ FG_INLINE float fg_erf_f32(float x)
     float a = fabsf(x);
     float b = a > 4.5f ? 4.5f : a;
     float large = 1.0f - fg_erfc_large_f32(b);
-    return copysignf(fg_choose_f32(b < 1.0f, fg_erf_small_f32(b), large), x);
+    return copysignf(fg_choose_f32(b < 0.75f, fg_erf_small_f32(b), large), x);
 }
 
 /* Below 1.5 ulp. */
@@ -994,7 +996,8 @@ FG_INLINE float fg_erfc_f32(float x)
     float large = fg_erfc_large_f32(b);
     float base = x < 0.0f ? 2.0f : 0.0f, sign = x < 0.0f ? -1.0f : 1.0f;
     float c = copysignf(b, x);
-    return fg_choose_f32((x > -1.0f) & (x < 0.5f), 1.0f - fg_erf_small_f32(c), base + sign * large);
+    float middle = 1.0f - fg_erf_small_f32(c);
+    return fg_choose_f32((x > -0.75f) & (x < 0.5f), middle, base + sign * large);
 }
 
 /* ---------------------------------------------------- gamma functions */
