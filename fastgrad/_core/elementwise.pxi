@@ -363,48 +363,71 @@ cdef inline Tensor number1(int op, Tensor x):
     return result
 
 
-cdef inline Tensor number2(int op, Tensor x, double xv, Tensor y, double yv):
-    """Two numbers; x and y are None where a number is no Tensor."""
-    cdef Tensor result
-    cdef CTape* tape
-    cdef index_t i, a = 0, b = 0
-    cdef bint fx, fy
-    cdef int mask = 0
-    cdef double value = fg_scalar_value(op, xv, yv, 0)
-    result = new_number(value)
+cdef inline object number2(int op, PyObject* x, double xv, PyObject* y, double yv):
+    """Two numbers, on the tape already; x and y are NULL where a number is no Tensor.
+
+    The path that scalar code lives by: whatever is rarer goes to number2_slowly.
+    """
+    cdef Tensor result = new_number(fg_scalar_value(op, xv, yv, 0))
+    cdef CTape* tape = <CTape*>fg_this_thread_tape
+    cdef index_t a = 0, b = 0, i
+    cdef Node* node
+    cdef int mask
     if fg_is_bool[op]:
         result.dtype_number = NPY_BOOL
         return result
-    fx = x is not None and tracked(x)
-    fy = y is not None and tracked(y)
-    if not (fx or fy):
+    if x != NULL:
+        a = (<Tensor>x).node
+        if (<Tensor>x).tape != tape if a else (<Tensor>x).requires:
+            return number2_slowly(op, result, x, xv, y, yv)
+    if y != NULL:
+        b = (<Tensor>y).node
+        if (<Tensor>y).tape != tape if b else (<Tensor>y).requires:
+            return number2_slowly(op, result, x, xv, y, yv)
+    if not (a or b):
         return result
-    tape = current_tape()
-    if not tape.recording:
+    if not fg_needs[op][0] or not fg_needs[op][1] or tape.n + 4 > tape.capacity or not tape.recording:
+        return number2_slowly(op, result, x, xv, y, yv)
+    mask = (fg_needs[op][0] if a else 0) | (fg_needs[op][1] if b else 0)
+    if not a and mask & 1:
+        a = constant_number(tape, xv)
+    if not b and mask & 2:
+        b = constant_number(tape, yv)
+    i = node_new(tape, op, a, b)
+    node = tape.nodes + i
+    node.value.number = result.number
+    node.tensor = <PyObject*>result
+    result.tape = tape
+    result.node = i
+    return result
+
+
+cdef object number2_slowly(int op, Tensor result, PyObject* x, double xv, PyObject* y, double yv):
+    """The same with leaves to register, operands without a derivative, a full tape, or recording off."""
+    cdef CTape* tape = current_tape()
+    cdef index_t i, a = 0, b = 0
+    cdef int mask = 0
+    cdef bint fx = x != NULL and fg_needs[op][0] and tracked(<Tensor>x)
+    cdef bint fy = y != NULL and fg_needs[op][1] and tracked(<Tensor>y)
+    if not tape.recording or not (fx or fy):
         return result
     if fx:
-        fx = fg_needs[op][0] != 0
-        if fx:
-            mask = fg_needs[op][0]
-            check_tape(x, tape)
+        mask = fg_needs[op][0]
+        check_tape(<Tensor>x, tape)
     if fy:
-        fy = fg_needs[op][1] != 0
-        if fy:
-            mask |= fg_needs[op][1]
-            check_tape(y, tape)
-    if not mask:
-        return result
+        mask |= fg_needs[op][1]
+        check_tape(<Tensor>y, tape)
     tape_reserve(tape, 4)
     if fx:
-        a = node_of(x, tape)
+        a = node_of(<Tensor>x, tape)
     elif mask & 1:
         a = constant_number(tape, xv)
     if fy:
-        b = node_of(y, tape)
+        b = node_of(<Tensor>y, tape)
     elif mask & 2:
         b = constant_number(tape, yv)
     i = node_new(tape, op, a, b)
-    tape.nodes[i].value.number = value
+    tape.nodes[i].value.number = result.number
     tape.nodes[i].tensor = <PyObject*>result
     result.tape = tape
     result.node = i
@@ -444,11 +467,11 @@ cdef inline object quick2(int op, object x, object y):
     if type(x) is Tensor and is_number(<Tensor>x):
         if type(y) is Tensor:
             if is_number(<Tensor>y):
-                return number2(op, <Tensor>x, (<Tensor>x).number, <Tensor>y, (<Tensor>y).number)
+                return number2(op, <PyObject*>x, (<Tensor>x).number, <PyObject*>y, (<Tensor>y).number)
         elif PyFloat_CheckExact(y):
-            return number2(op, <Tensor>x, (<Tensor>x).number, None, PyFloat_AS_DOUBLE(y))
+            return number2(op, <PyObject*>x, (<Tensor>x).number, NULL, PyFloat_AS_DOUBLE(y))
     elif PyFloat_CheckExact(x) and type(y) is Tensor and is_number(<Tensor>y):
-        return number2(op, None, PyFloat_AS_DOUBLE(x), <Tensor>y, (<Tensor>y).number)
+        return number2(op, NULL, PyFloat_AS_DOUBLE(x), <PyObject*>y, (<Tensor>y).number)
     return arrays2(op, x, y)
 
 
@@ -457,8 +480,29 @@ cdef object operator2(int op, object x, object y):
     return quick2(op, x, y)
 
 
+cdef object alike2(int op, Tensor x, Tensor y):
+    """Two contiguous arrays of one shape and dtype."""
+    cdef Operand o[2]
+    cdef Array* out = array_new(x.array.shape, x.array.dtype)
+    cdef Tensor result
+    fg_kernels.value[op][type_index(out.dtype)](out.shape.size, x.array.data, y.array.data, NULL, out.data)
+    result = new_tensor(out)
+    if tracked(x) or tracked(y):
+        o[0].array, o[0].tensor = x.array, <PyObject*>x
+        o[1].array, o[1].tensor = y.array, <PyObject*>y
+        record_elementwise(op, result, o, 2)
+    return result
+
+
 cdef object arrays2(int op, object x, object y):
     cdef Operand o[3]
+    if type(x) is Tensor and type(y) is Tensor and (<Tensor>x).array != NULL and (<Tensor>y).array != NULL \
+            and (<Tensor>x).dtype_number == (<Tensor>y).dtype_number and is_float(<Tensor>x) \
+            and (<Tensor>x).array.strides == NULL and (<Tensor>y).array.strides == NULL \
+            and same_shape((<Tensor>x).array.shape, (<Tensor>y).array.shape) \
+            and (<Tensor>x).array.shape.ndim and (<Tensor>x).array.shape.size <= LONG and not fg_is_bool[op] \
+            and op != FG_FLOAT_POWER:
+        return alike2(op, <Tensor>x, <Tensor>y)
     if not coerce(x, o):
         return NotImplemented
     o[1].array = NULL

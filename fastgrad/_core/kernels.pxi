@@ -6,9 +6,10 @@ cdef extern from "ops.h" nogil:
     const unsigned char fg_is_bool[1]
 
 cdef extern from "kernels.h" nogil:
-    int FG_BLOCK
+    int FG_BLOCK, FG_GEMM_DEPTH
     ctypedef struct fg_kernel_table:
         const char* level
+        void (*value[1][2])(Py_ssize_t n, const void* x, const void* y, const void* z, void* out) noexcept nogil
         void (*add[2])(Py_ssize_t n, const void* x, void* to) noexcept nogil
         void (*fill[2])(Py_ssize_t n, double value, void* to) noexcept nogil
         double (*sum[2])(Py_ssize_t n, const void* x) noexcept nogil
@@ -18,6 +19,8 @@ cdef extern from "kernels.h" nogil:
         void (*add_rows[2])(Py_ssize_t rows, Py_ssize_t columns, const void* x, void* to) noexcept nogil
         void (*matmul[2])(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const void* a, Py_ssize_t a_row, Py_ssize_t a_column,
                           const void* b, Py_ssize_t b_row, Py_ssize_t b_column, void* to, int accumulate) noexcept nogil
+        void (*gemm[2])(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, const void* a, Py_ssize_t a_row, Py_ssize_t a_column,
+                        const void* b, Py_ssize_t b_row, Py_ssize_t b_column, void* to) noexcept nogil
         void (*logsumexp[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil
         void (*softmax[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil
         void (*log_softmax[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, void* out) noexcept nogil

@@ -167,9 +167,15 @@ cdef inline void shape_drop(Shape* shape) noexcept:
 
 
 cdef inline bint same_shape(const Shape* a, const Shape* b) noexcept:
+    cdef Py_ssize_t d
     if a == b:
         return True
-    return a.ndim == b.ndim and memcmp(a.dims, b.dims, <size_t>a.ndim * sizeof(Py_ssize_t)) == 0
+    if a.size != b.size or a.ndim != b.ndim:
+        return False
+    for d in range(a.ndim):
+        if a.dims[d] != b.dims[d]:
+            return False
+    return True
 
 
 cdef tuple shape_tuple(const Shape* shape):

@@ -1166,7 +1166,9 @@ cdef void call_numpy_matmul(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, 
 
 
 cdef enum:
-    SMALL_PRODUCT = 8000            # multiplications up to which our own loop is faster than a call of BLAS
+    # multiplications up to which our own loops are faster than a call of BLAS: of a few rows, and of more
+    SMALL_PRODUCT = 8000
+    MIDDLE_PRODUCT = 2500000
 
 
 cdef int product(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, char* a, Py_ssize_t a_row, Py_ssize_t a_column,
@@ -1177,7 +1179,11 @@ cdef int product(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, char* a, Py
         return 0
     if k == 0:
         fg_kernels.fill[type](m * n, 0, to)
-    elif work <= 512 or (b_column == 1 and work <= SMALL_PRODUCT) or numpy_matmul[type] == NULL:
+    elif m < 4 and work <= SMALL_PRODUCT or work <= 256:
+        fg_kernels.matmul[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to, False)
+    elif k <= FG_GEMM_DEPTH and work <= MIDDLE_PRODUCT:
+        fg_kernels.gemm[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to)
+    elif numpy_matmul[type] == NULL:
         fg_kernels.matmul[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to, False)
     elif work > LONG:
         with nogil:
@@ -1203,6 +1209,19 @@ cdef void matrix_of(Array* a, bint left, Matrix* matrix) noexcept:
         matrix.rows, matrix.columns, matrix.row, matrix.column = 1, a.shape.dims[0], 0, strides[0] // item
     else:
         matrix.rows, matrix.columns, matrix.row, matrix.column = a.shape.dims[0], 1, strides[0] // item, 0
+
+
+def _time_products(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, int way, Py_ssize_t repeat, bint turn):
+    """For benches/products.py: repeats one product by our simple loop (0), gemm (1) or NumPy's BLAS (2)."""
+    cdef cnp.ndarray a = np.ones((m, k)), b = np.ones((n, k)).T if turn else np.ones((k, n)), c = np.empty((m, n))
+    cdef Py_ssize_t b_row = 1 if turn else n, b_column = k if turn else 1, i
+    for i in range(repeat):
+        if way == 0:
+            fg_kernels.matmul[0](m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c), False)
+        elif way == 1:
+            fg_kernels.gemm[0](m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c))
+        else:
+            call_numpy_matmul(0, m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c))
 
 
 def matmul(a, b, /, *, out=None):

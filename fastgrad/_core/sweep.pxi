@@ -5,7 +5,7 @@
 # node is kept in an array of adjoints beside the tape, which is all empty again when the sweep ends, however it ends.
 
 cdef enum:
-    VISITED = 32                    # scratch: this sweep processed the node
+    REACHED = 32                    # scratch: this sweep has brought the node a cotangent
     STOPS = 64                      # an input of a transform: a sweep goes no further
     SIGNALS_EVERY = 1 << 16         # nodes between two looks for Ctrl-C
 
@@ -22,17 +22,28 @@ cdef struct Sweep:
     index_t low                     # the lowest node reached
     index_t high
     bint restricted                 # only nodes marked NEEDED are asked for
-    bint marks                      # mark what is processed
-    bint done                       # all adjoints are used up, but those of inputs
-    Harvest* harvest
+    bint consumes                   # the graph goes afterwards: REACHED stays until then
+    bint done                       # every adjoint was used up
     Py_ssize_t n_harvest, harvest_capacity
+    Harvest* harvest
+    Harvest first_harvest[8]        # where harvest points until it has to grow
+
+
+cdef void sweep_clear(Sweep* s, CTape* tape) noexcept:
+    s.tape = tape
+    s.adjoints = NULL
+    s.capacity = 0
+    s.first = s.low = s.high = 0
+    s.restricted = s.consumes = s.done = False
+    s.harvest = s.first_harvest
+    s.n_harvest = 0
+    s.harvest_capacity = 8
 
 
 cdef int sweep_begin(Sweep* s, CTape* tape, index_t high) except -1:
     """Borrows the tape's adjoints, or makes new ones if a sweep around this one has them."""
     cdef size_t capacity
-    memset(s, 0, sizeof(Sweep))
-    s.tape = tape
+    sweep_clear(s, tape)
     s.low = high
     s.high = high
     if tape.adjoints_capacity > high:
@@ -56,14 +67,16 @@ cdef void sweep_end(Sweep* s) noexcept:
     cdef Py_ssize_t k
     cdef CTape* tape = s.tape
     for i in range(s.low, s.high + 1 if not s.done else s.low):
-        if s.adjoints[i].array != NULL:
-            if tape.nodes[i].shape != NULL:
+        if tape.nodes[i].flags & REACHED:
+            tape.nodes[i].flags &= ~REACHED
+            if tape.nodes[i].shape != NULL and s.adjoints[i].array != NULL:
                 array_drop(s.adjoints[i].array)
-            s.adjoints[i].array = NULL
+        s.adjoints[i].array = NULL
     for k in range(s.n_harvest):
         if s.harvest[k].is_array:
             array_drop(s.harvest[k].adjoint.array)
-    PyMem_RawFree(s.harvest)
+    if s.harvest != s.first_harvest:
+        PyMem_RawFree(s.harvest)
     if tape.adjoints_capacity < s.capacity:
         PyMem_RawFree(tape.adjoints)
         tape.adjoints = s.adjoints
@@ -78,10 +91,13 @@ cdef int harvest(Sweep* s, index_t i, bint move) except -1:
     cdef Py_ssize_t capacity
     cdef Harvest* grown
     if s.n_harvest == s.harvest_capacity:
-        capacity = 2 * s.harvest_capacity + 16
-        grown = <Harvest*>PyMem_RawRealloc(s.harvest, <size_t>capacity * sizeof(Harvest))
+        capacity = 2 * s.harvest_capacity
+        grown = <Harvest*>PyMem_RawMalloc(<size_t>capacity * sizeof(Harvest))
         if grown == NULL:
             raise MemoryError("cannot allocate the leaves of a sweep")
+        memcpy(grown, s.harvest, <size_t>s.n_harvest * sizeof(Harvest))
+        if s.harvest != s.first_harvest:
+            PyMem_RawFree(s.harvest)
         s.harvest = grown
         s.harvest_capacity = capacity
     s.harvest[s.n_harvest].node = i
@@ -90,6 +106,7 @@ cdef int harvest(Sweep* s, index_t i, bint move) except -1:
     s.n_harvest += 1
     if move:
         s.adjoints[i].array = NULL
+        s.tape.nodes[i].flags &= ~REACHED
     elif s.tape.nodes[i].shape != NULL:
         array_keep(s.adjoints[i].array)
     return 0
@@ -108,6 +125,13 @@ cdef inline bint exclusive(const Array* a) noexcept:
     return a.refcount == 1 and a.strides == NULL and a.base == NULL and a.owner == NULL
 
 
+cdef inline void reach(Sweep* s, index_t i) noexcept:
+    """Notes that node i gets a cotangent."""
+    s.tape.nodes[i].flags |= REACHED
+    if i < s.low:
+        s.low = i
+
+
 cdef inline int contribute(Sweep* s, index_t i, Array* c) except -1:
     """Adds a cotangent of node i's shape and dtype; takes it over."""
     cdef Array* have = s.adjoints[i].array
@@ -115,8 +139,7 @@ cdef inline int contribute(Sweep* s, index_t i, Array* c) except -1:
     cdef fg_view source, sink
     cdef fg_extent extent
     cdef Py_ssize_t unused[FG_MAX_NDIM]
-    if i < s.low:
-        s.low = i
+    reach(s, i)
     if have == NULL:
         s.adjoints[i].array = c
         return 0
@@ -143,8 +166,7 @@ cdef inline int contribute(Sweep* s, index_t i, Array* c) except -1:
 
 
 cdef inline void contribute_number(Sweep* s, index_t i, double value) noexcept:
-    if i < s.low:
-        s.low = i
+    reach(s, i)
     s.adjoints[i].number += value
 
 
@@ -198,26 +220,23 @@ cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
     cdef Node* node
     cdef index_t low = s.low, first = s.first, a, b
     cdef bint restricted = s.restricted, want_a, want_b
-    cdef unsigned char mark = VISITED if s.marks else 0
+    cdef unsigned char keep = 0xFF if s.consumes else <unsigned char>~REACHED
     cdef double g, da = 0, db = 0
     cdef int op
     while i >= low and i:
-        g = adjoints[i].number
-        if adjoints[i].array == NULL:           # a number that is exactly 0, too: nothing flows
+        node = nodes + i
+        if not node.flags & REACHED:
             i -= 1
             continue
-        node = nodes + i
         op = node.op
         a = node.a
         b = node.b
         if op >= FG_N_ELEMENTARY or node.shape != NULL or nodes[a].shape != NULL or nodes[b].shape != NULL \
                 or node.flags & (SWEPT | STOPS | RETAINS) or node.extra != NULL:
             break
-        adjoints[i].array = NULL
-        if g == 0:                              # -0.0
-            i -= 1
-            continue
-        node.flags |= mark
+        g = adjoints[i].number
+        adjoints[i].number = 0
+        node.flags &= keep
         want_a = a and nodes[a].op != OP_CONSTANT
         want_b = b and nodes[b].op != OP_CONSTANT
         if restricted:
@@ -226,9 +245,11 @@ cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
         fg_scalar_pulls(op, want_a, want_b, g, nodes[a].value.number, nodes[b].value.number, node.value.number, &da, &db)
         if want_a:
             adjoints[a].number += da
+            nodes[a].flags |= REACHED
             low = a if a < low else low
         if want_b:
             adjoints[b].number += db
+            nodes[b].flags |= REACHED
             low = b if b < low else low
         i -= 1
     s.low = low
@@ -250,31 +271,28 @@ cdef int run_backward(Sweep* s) except -1:
             PyErr_CheckSignals()
         node = tape.nodes + i
         op = node.op
-        if node.shape == NULL and s.adjoints[i].number == 0:    # -0.0
-            s.adjoints[i].array = NULL
+        if node.flags & STOPS:                  # an input: its adjoint stays for whoever asked
             continue
-        if node.flags & (SWEPT | STOPS | RETAINS):
-            if node.flags & STOPS:
-                continue
-            if node.flags & SWEPT:
-                raise RuntimeError(
-                    "backward through a graph that was swept before: its saved values are gone; "
-                    "use backward(retain_graph=True) the first time, or compute the value again")
-            if not s.restricted:
-                harvest(s, i, False)
+        if node.flags & SWEPT:
+            raise RuntimeError(
+                "backward through a graph that was swept before: its saved values are gone; "
+                "use backward(retain_graph=True) the first time, or compute the value again")
+        if node.flags & RETAINS and not s.restricted:
+            harvest(s, i, False)
         if op == OP_LEAF or op == OP_INPUT:
-            if op == OP_LEAF and not s.restricted:
+            if not s.restricted:
                 harvest(s, i, True)
             continue
-        if s.marks:
-            node.flags |= VISITED
         if op < FG_N_ELEMENTARY:
             pull_elementwise(s, i)
         else:
             pull_structured(s, i)
-        if tape.nodes[i].shape != NULL and s.adjoints[i].array != NULL:
+        node = tape.nodes + i
+        if node.shape != NULL:
             array_drop(s.adjoints[i].array)
         s.adjoints[i].array = NULL
+        if not s.consumes:
+            node.flags &= ~REACHED
     s.done = not s.restricted
     return 0
 
@@ -334,8 +352,6 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
             fg_run_pull(op, k, type, &extent, views, &to, FG_TO_SUM)
             contribute_number(s, id[k], to.one)
             continue
-        if id[k] < s.low:
-            s.low = id[k]
         have = s.adjoints[id[k]].array
         fresh = NULL
         if same_shape(operand.shape, shape) and operand.dtype == node.dtype:
@@ -448,10 +464,9 @@ cdef int index_back(Sweep* s, index_t a, Array* g, double number, Node* node) ex
     cdef Node* operand = s.tape.nodes + a
     cdef Array* have = s.adjoints[a].array
     cdef Array* fresh
-    if a < s.low:
-        s.low = a
     if have == NULL or not exclusive(have):
         fresh = array_new(operand.shape, operand.dtype)
+        reach(s, a)
         if have == NULL:
             fg_kernels.fill[type_index(operand.dtype)](operand.shape.size, 0, fresh.data)
         else:
@@ -778,7 +793,6 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     cdef CTape* tape = current_tape()
     cdef Sweep s
     cdef Tensor g
-    cdef index_t i
     if not tracked(out):
         raise RuntimeError("backward: nothing was recorded for this Tensor; set requires_grad=True on a leaf it is "
                            "computed from, outside of no_grad")
@@ -791,17 +805,15 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
         return 0
     sweep_begin(&s, tape, out.node)
     try:
-        s.marks = not retain_graph
+        s.consumes = not retain_graph
         seed(&s, out, g)
         run_backward(&s)
+        s.done = False
         commit(&s)
-        if s.marks:
+        if s.consumes:
             discard_swept(&s)
-            s.marks = False
+        s.done = True
     finally:
-        if s.marks:
-            for i in range(s.low, s.high + 1):
-                tape.nodes[i].flags &= ~VISITED
         sweep_end(&s)
     return 0
 
@@ -835,22 +847,54 @@ cdef Tensor tensor_from_adjoint(Node* node, Adjoint adjoint):
 
 cdef int commit(Sweep* s) except -1:
     """Adds the harvest to grad of the leaves: everything that can fail first, then all of it."""
-    cdef list leaves = [], gradients = []
     cdef Py_ssize_t k
+    cdef Harvest* h
+    cdef Tensor leaf
     cdef Node* node
+    cdef list fresh = None
     for k in range(s.n_harvest):
-        node = s.tape.nodes + s.harvest[k].node
-        if node.tensor == NULL:
+        h = s.harvest + k
+        node = s.tape.nodes + h.node
+        if node.tensor == NULL or adds_in_place(<Tensor>node.tensor, node):
             continue
-        g = tensor_from_adjoint(node, s.harvest[k].adjoint)
+        g = tensor_from_adjoint(node, h.adjoint)
         leaf = <Tensor>node.tensor
-        if (<Tensor>leaf).gradient is not None and node.op == OP_LEAF:
-            g = sum_untracked((<Tensor>leaf).gradient, g)
-        leaves.append(leaf)
-        gradients.append(g)
-    for k in range(len(leaves)):
-        (<Tensor>leaves[k]).gradient = gradients[k]
+        if leaf.gradient is not None and node.op == OP_LEAF:
+            g = sum_untracked(leaf.gradient, g)
+        if fresh is None:
+            fresh = []
+        fresh.append((leaf, g))
+    for k in range(s.n_harvest):
+        h = s.harvest + k
+        node = s.tape.nodes + h.node
+        if node.tensor != NULL and adds_in_place(<Tensor>node.tensor, node):
+            add_in_place((<Tensor>node.tensor).gradient, h.adjoint)
+    if fresh is not None:
+        for leaf, g in fresh:
+            leaf.gradient = g
     return 0
+
+
+cdef inline bint adds_in_place(Tensor leaf, Node* node) noexcept:
+    """Whether a leaf has a gradient of its own that nobody else's memory is part of."""
+    cdef Tensor have
+    if node.op != OP_LEAF or leaf.gradient is None:
+        return False
+    have = <Tensor>leaf.gradient
+    return have.dtype_number == node.dtype and not tracked(have) and (have.array == NULL or exclusive(have.array))
+
+
+cdef inline void add_in_place(Tensor have, Adjoint adjoint) noexcept:
+    cdef fg_view source, sink
+    cdef fg_extent extent
+    cdef Py_ssize_t unused[FG_MAX_NDIM]
+    if have.array == NULL:
+        have.number += adjoint.number
+        return
+    view_of_value(adjoint.array, 0, have.array.shape, unused, &source)
+    view_of_value(have.array, 0, have.array.shape, unused, &sink)
+    extent_of(have.array.shape, &extent)
+    fg_run_add(type_index(have.dtype_number), &extent, &source, &sink)
 
 
 cdef Tensor sum_untracked(Tensor a, Tensor b):
@@ -877,9 +921,9 @@ cdef void discard_swept(Sweep* s) noexcept:
     while i > s.low:
         i -= 1
         node = nodes + i
-        if not node.flags & VISITED:
+        if not node.flags & REACHED:
             continue
-        node.flags = (node.flags & ~VISITED) | SWEPT
+        node.flags = (node.flags & ~REACHED) | SWEPT
         if node.flags & PINNED:
             continue
         if node.shape != NULL or node.extra != NULL:
@@ -941,8 +985,7 @@ cdef int backward_recorded(Tensor out, Tensor g) except -1:
         leaf = out
         leaf.gradient = g if leaf.gradient is None else apply2(FG_ADD, leaf.gradient, g)
         return 0
-    memset(&s, 0, sizeof(Sweep))
-    s.tape = tape
+    sweep_clear(&s, tape)
     tape.sweeps += 1
     tape.recording = True
     try:

@@ -289,32 +289,28 @@ cdef void node_drop(CTape* tape, index_t i) noexcept:
     node.value.array = NULL
     dead = i
     while dead:
-        node = tape.nodes + dead
         i = dead
+        node = tape.nodes + i
         dead = <index_t><size_t>node.value.array
         a = node.a
         b = node.b if op_has_b(node.op) else 0
         extra = node.extra
         shape = node.shape
-        if node.tensor != NULL and (node.op == OP_LEAF):
+        if node.op == OP_LEAF and node.tensor != NULL:
             leaf_left_tape(tape, node, i)
-        node = tape.nodes + i
+            node = tape.nodes + i
         node.op = OP_FREE
         node.flags = 0
-        node.shape = NULL
-        node.extra = NULL
-        node.tensor = NULL
-        node.value.array = NULL
-        node.a = 0
-        node.b = 0
         tape.live -= 1
         if shape != NULL:
+            node.shape = NULL
             shape_drop(shape)
         if a:
             dead = count_down(tape, a, dead)
         if b:
             dead = count_down(tape, b, dead)
         if extra != NULL:
+            tape.nodes[i].extra = NULL
             for j in range(extra.n_operands):
                 if extra.operands[j]:
                     dead = count_down(tape, extra.operands[j], dead)

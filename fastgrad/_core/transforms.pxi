@@ -4,13 +4,14 @@
 # one, enters as an alias: the inner sweep stops at the alias, the outer one goes through it.  So nested transforms
 # need no levels and cannot confuse their perturbations.
 
-cdef Tensor input_tensor(CTape* tape, object x, str who):
-    """An argument as an input: a Tensor at whose node sweeps stop."""
+cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
+    """An argument as an input: a Tensor at whose node sweeps stop.  ``who`` and ``place`` are for messages."""
     cdef Tensor t, source
     cdef index_t i, a = 0
     if type(x) is Tensor:
         source = <Tensor>x
-        refuse_integer_leaf(source.dtype_number, who)
+        if not is_float(source):
+            refuse_integer_leaf(source.dtype_number, f"{who}: argument {place}")
         check_tape(source, tape)
         t = source.detach()
         tape_reserve(tape, 3)
@@ -20,11 +21,13 @@ cdef Tensor input_tensor(CTape* tape, object x, str who):
         t = new_number(PyFloat_AS_DOUBLE(x))
     else:
         if isinstance(x, (bool, int)):
-            raise TypeError(f"{who} is a Python {type(x).__name__}, and only floats carry gradients; write {x}.0")
+            raise TypeError(f"{who}: argument {place} is a Python {type(x).__name__}, and only floats carry gradients; "
+                            f"write float({x})")
         if not isinstance(x, (np.ndarray, np.generic, float)):
-            raise TypeError(f"{who} is a {type(x).__name__}: not an array, a Tensor, a float or a tree of these")
+            raise TypeError(f"{who}: argument {place} is a {type(x).__name__}: not an array, a Tensor, a float or a tree of these")
         t = from_ndarray(x)
-        refuse_integer_leaf(t.dtype_number, who)
+        if not is_float(t):
+            refuse_integer_leaf(t.dtype_number, f"{who}: argument {place}")
     tape_reserve(tape, 1)
     i = node_new(tape, OP_ALIAS if a else OP_INPUT, a, 0)
     put_on_tape(t, tape, i)
@@ -33,11 +36,12 @@ cdef Tensor input_tensor(CTape* tape, object x, str who):
 
 cdef inline void look(Node* nodes, index_t id, index_t first, unsigned char* needed, unsigned char* foreign) noexcept:
     """Whether an operand lies downstream of an input, or else is tracked at all."""
-    cdef unsigned char found = 0
-    if id >= first:
-        found = nodes[id].flags & NEEDED
-    needed[0] |= found
-    foreign[0] |= id != 0 and not found and nodes[id].op != OP_CONSTANT
+    if id == 0:
+        return
+    if id >= first and nodes[id].flags & NEEDED:
+        needed[0] = NEEDED
+    elif nodes[id].op != OP_CONSTANT:
+        foreign[0] = True
 
 
 cdef class Linearization:
@@ -134,10 +138,10 @@ cdef class Linearization:
             run_backward(&s)
             for t in self.inputs:
                 node = self.tape.nodes + t.node
-                if node.shape != NULL and (t.node > s.high or s.adjoints[t.node].array == NULL):
+                if t.node > s.high or not node.flags & REACHED:
                     result.append(None)
                 elif node.shape == NULL:
-                    result.append(new_number(s.adjoints[t.node].number if t.node <= s.high else 0))
+                    result.append(new_number(s.adjoints[t.node].number))
                 else:
                     result.append(tensor_from_adjoint(node, s.adjoints[t.node]))
         finally:
@@ -153,8 +157,7 @@ cdef class Linearization:
         cdef Py_ssize_t k
         cdef int recording = tape.recording
         self.mark()
-        memset(&s, 0, sizeof(Sweep))
-        s.tape = tape
+        sweep_clear(&s, tape)
         s.restricted = True
         s.first = 0xFFFFFFFF
         for t in self.inputs:
@@ -229,15 +232,15 @@ cdef class Recorder:
         return False
 
 
-def make_linearization(list arguments, list names):
-    """A Linearization whose inputs are these arguments; its outputs are set by ``finish``."""
+def make_linearization(str who, list arguments, list places):
+    """A Linearization whose inputs are these arguments; its outputs are set by ``finish_linearization``."""
     cdef Linearization line = Linearization.__new__(Linearization)
     cdef Py_ssize_t k
     line.tape = current_tape()
     line.inputs = []
     line.outputs = []
     for k in range(len(arguments)):
-        line.inputs.append(input_tensor(line.tape, arguments[k], names[k]))
+        line.inputs.append(input_tensor(line.tape, arguments[k], who, places[k]))
     return line
 
 
@@ -340,7 +343,7 @@ cdef class ValueAndGrad:
         tape.depth += 1
         try:
             for k in range(len(given)):
-                t = input_tensor(tape, given[k], f"{self.__name__}: argument {places[k]}")
+                t = input_tensor(tape, given[k], self.__name__, places[k])
                 line.inputs.append(t)
                 passed[places[k]] = t
             aux = None

@@ -16,10 +16,18 @@ def _gather_vjp(g, out, x, index, shape):
 _gather = Rule("getitem", lambda x, index, shape: _gather_value(x, index), _gather_vjp)
 
 
+def _own(index):
+    """An index that its author cannot change any more: the recording reads it again."""
+    if isinstance(index, tuple):
+        return tuple(_own(part) for part in index)
+    if isinstance(index, list) and not index:
+        return np.zeros(0, np.intp)
+    return np.array(index) if isinstance(index, (np.ndarray, list)) else index
+
+
 def gather(x, index):
     """``x[index]`` with arrays in the index; repeated places accumulate their gradients."""
-    index = plain_index(index)
-    return _gather(x, index=index, shape=x.shape)
+    return _gather(x, index=_own(plain_index(index)), shape=x.shape)
 
 
 def _scatter_value(v, index, shape):
@@ -58,7 +66,7 @@ _set = Rule("setitem", lambda x, v, index, shape: _set_value(x, v, index), _set_
 
 def set_item(x, index, value):
     """x with ``x[index] = value`` done to a copy; of duplicates the last one wins, and the gradient agrees."""
-    return _set(x, value, index=plain_index(index), shape=np.shape(value))
+    return _set(x, value, index=_own(plain_index(index)), shape=value.shape if isinstance(value, Tensor) else np.shape(value))
 
 
 def last_written(g, index):

@@ -27,7 +27,7 @@ def prod(a, axis=None, keepdims=False, *, out=None, dtype=None):
     >>> fnp.prod([2.0, 3.0, 4.0])
     Tensor(24.0)
     """
-    from fastgrad.numpy.creation import asarray, ones
+    from fastgrad.numpy.creation import asarray
 
     x = asarray(a, dtype)
     if x.dtype.kind != "f":
@@ -38,7 +38,7 @@ def prod(a, axis=None, keepdims=False, *, out=None, dtype=None):
     shape = tuple(x.shape[d] for d in rest)
     rows = reshape(transpose(x, rest + axes) if x.ndim else x, shape + (int(np.prod([x.shape[d] for d in axes])),))
     if rows.shape[-1] == 0:
-        rows = ones(shape + (1,), x.dtype)
+        rows = sum(rows, -1, True) + 1        # depends on x, if only in name
     while (n := rows.shape[-1]) > 1:
         product = multiply(rows[..., : n // 2], rows[..., n // 2 : n - n % 2])
         if n % 2:

@@ -22,20 +22,19 @@ class _Call:
         self.who = who
         self.single = isinstance(argnums, (int, np.integer))
         self.places = [argnums] if self.single else list(argnums)
-        leaves, names, self.structures, counts = [], [], [], []
+        leaves, places, self.structures = [], [], []
         for place in self.places:
             if not -len(arguments) <= place < len(arguments):
                 raise ValueError(f"{who}: argnums names argument {place}, and the call has {len(arguments)} positional ones")
             found, structure = tree_flatten(arguments[place])
             leaves += found
-            names += [f"{who}: argument {place}"] * len(found)
+            places += [place] * len(found)
             self.structures.append(structure)
-            counts.append(len(found))
         self.given = leaves
         self.any_tensor = any(isinstance(leaf, Tensor) for leaf in leaves)
         recording = engine.recording_now()
         with engine.Recorder():
-            self.line = engine.make_linearization(leaves, names)
+            self.line = engine.make_linearization(who, leaves, places)
             inputs = iter(self.line.inputs)
             passed = list(arguments)
             for place, structure in zip(self.places, self.structures):

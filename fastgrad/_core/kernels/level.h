@@ -17,14 +17,27 @@ static inline float fg_copysign_f32(float x, float y) { return copysignf(x, y); 
 #include "rows.h"
 #include "loops.h"
 
+#if defined(__AVX512F__)
+#define VECTOR 64
+#define TILE 8
+#elif defined(__AVX2__)
+#define VECTOR 32
+#define TILE 4
+#else
+#define VECTOR 16
+#define TILE 4
+#endif
+
 #define T double
 #define SUFFIX f64
 #include "reductions.h"
+#include "gemm.h"
 #undef T
 #undef SUFFIX
 #define T float
 #define SUFFIX f32
 #include "reductions.h"
+#include "gemm.h"
 #undef T
 #undef SUFFIX
 
@@ -42,6 +55,7 @@ const fg_kernel_table FG_LEVEL = {
     .min = {min_f64, min_f32},
     .add_rows = {add_rows_f64, add_rows_f32},
     .matmul = {matmul_f64, matmul_f32},
+    .gemm = {gemm_f64, gemm_f32},
     .logsumexp = {logsumexp_f64, logsumexp_f32},
     .softmax = {softmax_f64, softmax_f32},
     .log_softmax = {log_softmax_f64, log_softmax_f32},
