@@ -163,7 +163,7 @@ def test_an_operator_with_any_partner_is_numpys_on_both_sides(name, partner, tra
     x = fg.tensor(POSITIVE, requires_grad=tracked)
     for out, expected in ((f(x, y), f(POSITIVE, plain)), (f(y, x), f(plain, POSITIVE))):
         assert type(out) is fg.Tensor
-        assert out.requires_grad == tracked
+        assert out.requires_grad == (tracked and name != "floordiv")
         assert out.dtype == expected.dtype
         np.testing.assert_allclose(out.detach().numpy(), expected, rtol=4e-16)
 
@@ -171,11 +171,11 @@ def test_an_operator_with_any_partner_is_numpys_on_both_sides(name, partner, tra
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("partner", PARTNERS)
 def test_an_operator_with_any_partner_has_its_gradient_on_both_sides(name, partner):
-    f, y = getattr(operator, name), PARTNERS[partner](POSITIVE + 0.1)
+    f, y, x = getattr(operator, name), PARTNERS[partner](POSITIVE + 0.1), POSITIVE + 0.0371
     h = 1e-6
     for call in (lambda x: f(x, y), lambda x: f(y, x)):
-        found = fg.grad(lambda x: call(x).sum())(POSITIVE + 0.05)
-        up, down = (call(fg.tensor(POSITIVE + 0.05 + s * h)).numpy() for s in (1, -1))
+        found = fg.grad(lambda x: call(x).sum())(x)
+        up, down = (call(fg.tensor(x + s * h)).numpy() for s in (1, -1))
         np.testing.assert_allclose(found, (up - down) / (2 * h), rtol=1e-7, atol=1e-8)
 
 
@@ -253,8 +253,9 @@ def test_an_operator_with_what_is_no_number_is_a_type_error(name, other):
     f = getattr(operator, name)
     with pytest.raises(TypeError):
         f(fg.tensor([1.0, 2.0]), other)
-    with pytest.raises(TypeError):
-        f(other, fg.tensor([1.0, 2.0]))
+    if not isinstance(other, str):      # "text" % anything is Python's formatting
+        with pytest.raises(TypeError):
+            f(other, fg.tensor([1.0, 2.0]))
 
 
 def test_a_class_that_knows_tensors_gets_its_reflected_operator():
@@ -275,17 +276,19 @@ def test_a_class_that_knows_tensors_gets_its_reflected_operator():
 
 @pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"])
 def test_in_place_operators_change_the_tensor_and_record(name):
-    f = getattr(operator, name)
-    x = leaf(POSITIVE)
+    f, a = getattr(operator, name), POSITIVE + 0.0371
+    x = leaf(a)
     y = x * 1.0
     before = y
     y = f(y, 1.5)
     assert y is before
-    expected = f(POSITIVE.copy(), 1.5)
-    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=4e-16)
+    np.testing.assert_allclose(y.detach().numpy(), f(a.copy(), 1.5), rtol=4e-16)
+    if name == "ifloordiv":
+        assert not y.requires_grad
+        return
     y.sum().backward()
     h = 1e-6
-    difference = (f(POSITIVE + h, 1.5) - f(POSITIVE - h, 1.5)) / (2 * h)
+    difference = (f(a + h, 1.5) - f(a - h, 1.5)) / (2 * h)
     np.testing.assert_allclose(x.grad.numpy(), difference, rtol=1e-7, atol=1e-8)
 
 
@@ -632,8 +635,8 @@ def test_sums_of_python_integers_are_exact():
 
 # NumPy's protocols
 
-UFUNCS = ["sin", "exp", "tanh", "negative", "absolute", "sqrt", "square", "sign", "floor", "isnan", "logical_not", "conjugate", "fabs"]
-BINARY_UFUNCS = ["add", "multiply", "subtract", "divide", "power", "maximum", "fmin", "arctan2", "hypot", "greater", "equal", "matmul"]
+UFUNCS = ["degrees", "radians", "rad2deg", "sin", "exp", "tanh", "negative", "absolute", "sqrt", "square", "sign", "floor", "isnan", "logical_not", "conjugate", "fabs"]
+BINARY_UFUNCS = ["remainder", "fmod", "float_power", "add", "multiply", "subtract", "divide", "power", "maximum", "fmin", "arctan2", "hypot", "greater", "equal", "matmul"]
 
 
 @pytest.mark.parametrize("name", UFUNCS)
@@ -758,7 +761,7 @@ def test_an_array_updated_in_place_by_a_tracked_tensor_is_an_error_not_a_lost_gr
     with pytest.raises(TypeError):
         a += leaf([1.0, 2.0])
     b = np.zeros(2)
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         b[0] = leaf(2.0)
     same(b, np.zeros(2))
 

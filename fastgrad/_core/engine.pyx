@@ -11,6 +11,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport NAN
 from libc.string cimport memcmp, memcpy, memset
 
+import functools
+
 import numpy as np
 
 cdef extern from "Python.h":
@@ -58,10 +60,12 @@ include "memory.pxi"
 include "tape.pxi"
 include "tensor.pxi"
 include "elementwise.pxi"
+include "borrowed.pxi"
 include "structured.pxi"
 include "rules.pxi"
 include "sweep.pxi"
 include "transforms.pxi"
 include "functions.pxi"
 
-fg_kernels = fg_choose_kernels(NULL)
+borrow_matmul()
+use_level(NULL)

@@ -6,6 +6,7 @@ Reads ``ops.py`` and writes, into one folder:
 ``rows.h``        a value function and a pullback function per row and precision
 ``loops.h``       loops over these, and the table of them
 ``scalar.h``      the same on single doubles, as two switches
+``borrow.h``      NumPy's loops under our signature, for the rows that ask for them
 ``names.pxi``     the enumeration for Cython
 ``functions.pxi`` the Python functions with their docstrings, and the rules as text for higher orders
 
@@ -396,6 +397,32 @@ def rename(partial, names):
     return partial
 
 
+def write_borrow():
+    """Loops of NumPy's under our signature, for the rows that ask for them."""
+    lines = [HEADER, "#ifndef FG_BORROW_H\n#define FG_BORROW_H\n",
+             "typedef void (*fg_numpy_loop)(char **, const ptrdiff_t *, const ptrdiff_t *, void *);\n",
+             "typedef struct {\n    int op, type;\n    fg_numpy_loop *loop;\n    void **data;\n    fg_value_loop run;\n"
+             "} fg_borrowable;\n"]
+    table = []
+    for op in TABLE.OPS:
+        for suffix in op.borrow:
+            name, size = f"{op.name}_{suffix}", {"f64": 8, "f32": 4}[suffix]
+            operands = OPERANDS[: op.arity]
+            arguments = ", ".join(f"(char *){x}" for x in operands)
+            unused = "".join(f" (void){x};" for x in OPERANDS[op.arity:])
+            steps = ", ".join([str(size)] * (op.arity + 1))
+            lines.append(
+                f"static fg_numpy_loop numpy_{name};\nstatic void *numpy_{name}_data;\n"
+                f"static void borrowed_{name}(ptrdiff_t n, const void *x, const void *y, const void *z, void *out) {{\n"
+                f"    char *arguments[] = {{{arguments}, (char *)out}};\n"
+                f"    const ptrdiff_t steps[] = {{{steps}}};\n   {unused}\n"
+                f"    numpy_{name}(arguments, &n, steps, numpy_{name}_data);\n}}\n")
+            table.append(f"    {{FG_{op.name.upper()}, {0 if suffix == 'f64' else 1}, &numpy_{name}, &numpy_{name}_data, "
+                         f"borrowed_{name}}},")
+    lines.append("static const fg_borrowable fg_borrowables[] = {\n" + "\n".join(table) + "\n    {0, 0, 0, 0, 0}};\n\n#endif")
+    return "\n".join(lines) + "\n"
+
+
 def write_names():
     """The enumeration as Cython sees it."""
     lines = ["# Generated from ops.py by generate.py: never edit this file.\n", 'cdef extern from "ops.h" nogil:', "    enum:"]
@@ -437,6 +464,7 @@ def generate(folder):
     folder.mkdir(parents=True, exist_ok=True)
     rows, careful = write_rows(slow_twins())
     texts = {"ops.h": write_ops(), "rows.h": rows, "loops.h": write_loops(careful), "scalar.h": write_scalar(),
+             "borrow.h": write_borrow(),
              "names.pxi": write_names(), "functions.pxi": write_functions()}
     for name, text in texts.items():
         path = folder / name

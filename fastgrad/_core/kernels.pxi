@@ -7,9 +7,10 @@ cdef extern from "ops.h" nogil:
 
 cdef extern from "kernels.h" nogil:
     int FG_BLOCK, FG_GEMM_DEPTH
+    ctypedef void (*fg_value_loop)(Py_ssize_t n, const void* x, const void* y, const void* z, void* out) noexcept nogil
     ctypedef struct fg_kernel_table:
         const char* level
-        void (*value[1][2])(Py_ssize_t n, const void* x, const void* y, const void* z, void* out) noexcept nogil
+        fg_value_loop value[1][2]
         void (*add[2])(Py_ssize_t n, const void* x, void* to) noexcept nogil
         void (*fill[2])(Py_ssize_t n, double value, void* to) noexcept nogil
         double (*sum[2])(Py_ssize_t n, const void* x) noexcept nogil
@@ -31,7 +32,17 @@ cdef extern from "kernels.h" nogil:
         void (*extreme_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const void* out,
                                 void* to) noexcept nogil
     fg_kernel_table* fg_kernels
-    fg_kernel_table* fg_choose_kernels(const char* wanted)
+    bint fg_use_level(const char* wanted)
+
+cdef extern from "borrow.h" nogil:
+    ctypedef void (*fg_numpy_loop)(char** arguments, const Py_ssize_t* dims, const Py_ssize_t* steps, void* data) noexcept
+    ctypedef struct fg_borrowable:
+        int op
+        int type
+        fg_numpy_loop* loop
+        void** data
+        fg_value_loop run
+    const fg_borrowable fg_borrowables[1]
 
 cdef extern from "blocks.h" nogil:
     int FG_F64, FG_F32, FG_BOOL, FG_ABSENT, FG_CONTIGUOUS, FG_ONE, FG_STRIDED, FG_TO_STORE, FG_TO_ADD, FG_TO_SUM

@@ -45,6 +45,7 @@ class Op:
     special : operands at which tests look closely.
     defaults : values of trailing operands that the caller may leave out, by name.
     numpy : the NumPy function of the same value, None where NumPy has none.
+    borrow : the precisions in which NumPy's own AVX-512 loop is faster than ours, and is used where it is there.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Op:
     special: tuple = ()
     defaults: tuple = ()
     numpy: str | None = "same"
+    borrow: tuple = ()
 
     @property
     def arity(self):
@@ -95,29 +97,34 @@ OPS = (
     Op("square", "x * x", "2 * x", says="x * x.", special=ENDS),
     Op("sqrt", "sqrt(x)", "0.5 / absolute(out)", says="The square root; the derivative at 0 is +inf.", domain=(POSITIVE,),
        special=(0.0, 1e-300, INF)),
-    Op("cbrt", "cbrt(x)", "1 / (3 * out * out)", says="The cube root.", domain=(POSITIVE,), special=(0.0, -8.0, INF)),
+    Op("cbrt", "cbrt(x)", "1 / (3 * out * out)", says="The cube root.", domain=(POSITIVE,), special=(0.0, -8.0, INF),
+       borrow=('f64', 'f32')),
     Op("deg2rad", "x * degree", "degree", says="Degrees to radians."),
     Op("rad2deg", "x / degree", "1 / degree", says="Radians to degrees."),
     # -- exponentials and logarithms
     Op("exp", "exp(x)", "out", says="e**x.", special=(0.0, 700.0, -745.0, INF, -INF)),
     Op("exp2", "exp2(x)", "out * ln2", says="2**x.", special=(0.0, 1000.0, -1074.0, INF, -INF)),
     Op("expm1", "expm1(x)", "exp(x)", says="e**x - 1, accurate near 0.", special=FAR),
-    Op("log", "log(x)", "select(x < 0, nan, 1 / absolute(x))", says="The natural logarithm.", domain=(POSITIVE,), special=(0.0, 1.0, 1e-300, INF)),
+    Op("log", "log(x)", "select(x < 0, nan, 1 / absolute(x))", says="The natural logarithm.", domain=(POSITIVE,),
+       special=(0.0, 1.0, 1e-300, INF)),
     Op("log2", "log2(x)", "select(x < 0, nan, 1 / (absolute(x) * ln2))", says="The logarithm to base 2.",
-       domain=(POSITIVE,), special=(0.0, 1.0, 8.0)),
+       domain=(POSITIVE,), special=(0.0, 1.0, 8.0),
+       borrow=('f32',)),
     Op("log10", "log10(x)", "select(x < 0, nan, 1 / (absolute(x) * ln10))", says="The logarithm to base 10.",
-       domain=(POSITIVE,), special=(0.0, 1.0, 1000.0)),
+       domain=(POSITIVE,), special=(0.0, 1.0, 1000.0), borrow=("f32",)),
     Op("log1p", "log1p(x)", "select(x < -1, nan, 1 / (1 + x))", says="log(1 + x), accurate near 0.", domain=((-0.5, 3.0),),
        special=(0.0, -1.0, 1e-20, 1e3, 1e200)),
     # -- trigonometric
     Op("sin", "sin(x)", "cos(x)", says="The sine; x in radians.", special=(0.0, -0.0, 1e5, 1e22)),
     Op("cos", "cos(x)", "-sin(x)", says="The cosine; x in radians.", special=(0.0, -0.0, 1e5, 1e22)),
-    Op("tan", "tan(x)", "1 + out * out", says="The tangent; x in radians.", domain=((-1.2, 1.2),), special=(0.0, 1e5)),
+    Op("tan", "tan(x)", "1 + out * out", says="The tangent; x in radians.", domain=((-1.2, 1.2),), special=(0.0, 1e5),
+       borrow=('f32',)),
     Op("arcsin", "arcsin(x)", "1 / sqrt((1 - x) * (1 + x))", says="The inverse sine, in radians.", domain=(UNIT,),
        special=(0.0, 1.0, -1.0, 2.0)),
     Op("arccos", "arccos(x)", "-1 / sqrt((1 - x) * (1 + x))", says="The inverse cosine, in radians.", domain=(UNIT,),
        special=(0.0, 1.0, -1.0, 2.0)),
-    Op("arctan", "arctan(x)", "1 / (1 + x * x)", says="The inverse tangent, in radians.", special=FAR),
+    Op("arctan", "arctan(x)", "1 / (1 + x * x)", says="The inverse tangent, in radians.", special=FAR,
+       borrow=('f32',)),
     Op("sinc", "sinc(x)",
        # the Taylor series of d/dx sin(pi x)/(pi x) where the closed form cancels: coefficients
        # (-1)**k 2 k pi**(2 k) / (2 k + 1)!
@@ -129,27 +136,32 @@ OPS = (
        says="sin(pi x) / (pi x), 1 at 0.", special=(0.0, -0.0, 1e-9, 1.0, 0.25)),
     # -- hyperbolic
     Op("sinh", "sinh(x)", "cosh(x)", says="The hyperbolic sine.", special=(0.0, -0.0, 1e-9, 700.0, 1e3)),
-    Op("cosh", "cosh(x)", "sinh(x)", says="The hyperbolic cosine.", special=(0.0, 700.0, 1e3)),
-    Op("tanh", "tanh(x)", "(1 - out) * (1 + out)", says="The hyperbolic tangent.", special=FAR),
-    Op("arcsinh", "arcsinh(x)", "1 / hypot(1, x)", says="The inverse hyperbolic sine.", special=FAR),
+    Op("cosh", "cosh(x)", "sinh(x)", says="The hyperbolic cosine.", special=(0.0, 700.0, 1e3),
+       borrow=('f64',)),
+    Op("tanh", "tanh(x)", "(1 - out) * (1 + out)", says="The hyperbolic tangent.", special=FAR,
+       borrow=('f32',)),
+    Op("arcsinh", "arcsinh(x)", "1 / hypot(1, x)", says="The inverse hyperbolic sine.", special=FAR,
+       borrow=('f32',)),
     Op("arccosh", "arccosh(x)", "1 / (sqrt(x - 1) * sqrt(x + 1))", says="The inverse hyperbolic cosine.",
-       domain=((1.1, 4.0),), special=(1.0, 1e3, 1e200)),
-    Op("arctanh", "arctanh(x)", "select(absolute(x) > 1, nan, 1 / ((1 - x) * (1 + x)))", says="The inverse hyperbolic tangent.", domain=(UNIT,),
-       special=(0.0, 1e-9, 1.0, -1.0)),
+       domain=((1.1, 4.0),), special=(1.0, 1e3, 1e200),
+       borrow=('f32',)),
+    Op("arctanh", "arctanh(x)", "select(absolute(x) > 1, nan, 1 / ((1 - x) * (1 + x)))", says="The inverse hyperbolic tangent.",
+       domain=(UNIT,), special=(0.0, 1e-9, 1.0, -1.0)),
     # -- activations
     Op("sigmoid", "sigmoid(x)", "out * sigmoid(-x)", says="The logistic function 1 / (1 + e**-x).", special=FAR,
        numpy=None),
     Op("softplus", "softplus(x)", "sigmoid(x)", says="log(1 + e**x).", special=FAR, numpy=None),
     Op("relu", "select(x <= 0, 0, x)", "select(x > 0, 1, select(x <= 0, 0, nan))",
        says="max(x, 0); the derivative at 0 is 0.", kind="kink", special=(0.0, -0.0, INF, -INF), numpy=None),
-    Op("leaky_relu", "select(x > 0, x, y * x)", "select(x > 0, 1, y)", "select(x > 0, 0, x)",
+    Op("leaky_relu", "select(x > 0, x, y * x)", "select(x > 0, 1, select(x == 0, clip(y, 0, 1), y))", "select(x > 0, 0, x)",
        says="x where positive, else negative_slope * x.", kind="kink", domain=(REAL, (0.01, 0.3)),
        special=((0.0, 0.01), (-1.0, 0.01)), defaults=(("negative_slope", 0.01),), numpy=None),
-    Op("elu", "select(x > 0, x, y * expm1(x))", "select(x > 0, 1, y * exp(x))", "select(x > 0, 0, expm1(x))",
+    Op("elu", "select(x > 0, x, y * expm1(x))",
+       "select(x > 0, 1, select(x == 0, clip(y, 0, 1), y * exp(x)))", "select(x > 0, 0, expm1(x))",
        says="x where positive, else alpha * (e**x - 1).", kind="kink", domain=(REAL, (0.5, 1.5)),
        special=((0.0, 1.0), (-800.0, 1.0)), defaults=(("alpha", 1.0),), numpy=None),
     Op("selu", "selu_scale * select(x > 0, x, selu_alpha * expm1(x))",
-       "selu_scale * select(x > 0, 1, selu_alpha * exp(x))", says="The scaled ELU of self-normalising networks.",
+       "selu_scale * select(x >= 0, 1, selu_alpha * exp(x))", says="The scaled ELU of self-normalising networks.",
        kind="kink", special=(0.0, -800.0), numpy=None),
     Op("gelu", "0.5 * x * erfc(-x * sqrt_half)",
        "0.5 * erfc(-x * sqrt_half) + x * inv_sqrt_2pi * exp(-0.5 * x * x)",
@@ -178,7 +190,8 @@ OPS = (
     Op("power", "power(x, y)", "select(y == 0, 0, y * power(x, y - 1))",
        "select((x == 0) & (y > 0), 0, out * log(x))",
        says="x**y.  By x: 0 where y is 0; by y: 0 where x is 0 and y positive, NaN where x is negative.",
-       domain=(POSITIVE, REAL), special=((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.0, 2.0), (-2.0, 3.0), (-2.0, 2.0))),
+       domain=(POSITIVE, REAL), special=((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.0, 2.0), (-2.0, 3.0), (-2.0, 2.0)),
+       borrow=('f64', 'f32')),
     Op("float_power", "power(x, y)", "select(y == 0, 0, y * power(x, y - 1))",
        "select((x == 0) & (y > 0), 0, out * log(x))", says="x**y in float64.", domain=(POSITIVE, REAL),
        special=((0.0, 0.0), (-2.0, 3.0))),
@@ -234,7 +247,8 @@ OPS = (
        says="x kept between y and z; exactly at a bound the gradient passes to x.", kind="kink",
        domain=(REAL, (-1.0, -0.5), (0.5, 1.0)), special=((-0.5, -0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 1.0, -1.0))),
     # -- differentiates the backward pass itself
-    Op("guarded_multiply", "select(x == 0, 0, x * y)", "select((x == 0) & (absolute(y) == inf), 0, select((x == 0) & (y != y), 0, y))",
+    Op("guarded_multiply", "select(x == 0, 0, x * y)",
+       "select((x == 0) & (absolute(y) == inf), 0, select((x == 0) & (y != y), 0, y))",
        "x", says="x * y, and exactly 0 where x is 0: how a cotangent x meets a partial y.", domain=(REAL, REAL),
        special=((0.0, INF), (0.0, 1.0)), numpy=None),
     # -- steps

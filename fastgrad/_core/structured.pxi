@@ -1118,53 +1118,6 @@ cdef tuple index_key(Extra* extra, Shape* shape, tuple out_shape):
 
 # ------------------------------------------------------------------------------------------------------------- matmul
 
-ctypedef void (*inner_loop)(char** arguments, const Py_ssize_t* dims, const Py_ssize_t* steps, void* data) noexcept nogil
-
-cdef inner_loop numpy_matmul[2]
-cdef void* numpy_matmul_data[2]
-
-
-cdef int find_numpy_matmul() except -1:
-    """NumPy's own matmul loops, which lead to its BLAS; checked against np.matmul before they are trusted."""
-    cdef cnp.ufunc matmul_ufunc = np.matmul
-    cdef int k, type
-    cdef double a[6]
-    cdef double b[6]
-    cdef double c[4]
-    for type in range(2):
-        numpy_matmul[type] = NULL
-        for k in range(matmul_ufunc.ntypes):
-            if matmul_ufunc.types[3 * k] == (NPY_DOUBLE if type == FG_F64 else NPY_FLOAT):
-                numpy_matmul[type] = <inner_loop>matmul_ufunc.functions[k]
-                numpy_matmul_data[type] = matmul_ufunc.data[k]
-                break
-    for type in range(2):
-        if numpy_matmul[type] != NULL:
-            x = np.arange(6).reshape(2, 3).astype(np.float64 if type == FG_F64 else np.float32)
-            y = (x + 1).T
-            z = np.empty((2, 2), dtype=x.dtype)
-            call_numpy_matmul(type, 2, 3, 2, cnp.PyArray_BYTES(x), 3, 1, cnp.PyArray_BYTES(y), 1, 3, cnp.PyArray_BYTES(z))
-            if not np.array_equal(z, x @ y):
-                numpy_matmul[type] = NULL
-    return 0
-
-
-cdef void call_numpy_matmul(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, char* a, Py_ssize_t a_row,
-                            Py_ssize_t a_column, char* b, Py_ssize_t b_row, Py_ssize_t b_column, char* to) noexcept nogil:
-    """Element strides; `to` contiguous."""
-    cdef Py_ssize_t item = 8 if type == FG_F64 else 4
-    cdef char* arguments[3]
-    cdef Py_ssize_t dims[4]
-    cdef Py_ssize_t steps[9]
-    arguments[0], arguments[1], arguments[2] = a, b, to
-    dims[0], dims[1], dims[2], dims[3] = 1, m, k, n
-    steps[0] = steps[1] = steps[2] = 0
-    steps[3], steps[4] = a_row * item, a_column * item
-    steps[5], steps[6] = b_row * item, b_column * item
-    steps[7], steps[8] = n * item, item
-    numpy_matmul[type](arguments, dims, steps, numpy_matmul_data[type])
-
-
 cdef enum:
     # multiplications up to which our own loops are faster than a call of BLAS: of a few rows, and of more
     SMALL_PRODUCT = 8000
@@ -1254,8 +1207,6 @@ def matmul(a, b, /, *, out=None):
     cdef Matrix p, q
     cdef Py_ssize_t dims[2]
     cdef Py_ssize_t n = 0
-    if type(a) is not Tensor and type(b) is not Tensor and not isinstance(a, (np.ndarray, list, tuple)):
-        return NotImplemented
     x = as_tensor(a, "matmul")
     y = as_tensor(b, "matmul")
     if not is_float(x) or not is_float(y) or x.dtype_number != y.dtype_number:
@@ -1270,6 +1221,10 @@ def matmul(a, b, /, *, out=None):
             f"matmul: shapes {x.shape} and {y.shape} do not fit: the last axis of the first and the "
             f"{'second to last' if y.ndim > 1 else 'only'} axis of the second must have the same length")
     if x.array.shape.ndim > 2 or y.array.shape.ndim > 2:
+        for d in range(3, (x.ndim if x.ndim < y.ndim else y.ndim) + 1):
+            if x.shape[-d] != y.shape[-d] and x.shape[-d] != 1 and y.shape[-d] != 1:
+                raise ValueError(f"matmul: shapes {x.shape} and {y.shape} do not fit: the axes before the last two must "
+                                 "broadcast together")
         result = from_ndarray(np.matmul(to_ndarray(x.detach()), to_ndarray(y.detach())))
         if result.array != NULL:
             result.array.foreign = 0
@@ -1398,9 +1353,6 @@ cdef Tensor pull_matmul(int k, Tensor g, Tensor other, tuple shape):
     return reshape(unbroadcast_tensor(result, whole), shape)
 
 
-find_numpy_matmul()
-
-
 def dot(a, b, /, *, out=None):
     """Dot product by NumPy's rules: of vectors a number, of matrices their product, with a number a multiple.
 
@@ -1420,6 +1372,8 @@ def dot(a, b, /, *, out=None):
     Tensor(11.0)
     """
     cdef Tensor x = as_tensor(a, "dot"), y = as_tensor(b, "dot")
+    if x.ndim and y.ndim and x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ValueError(f"dot: shapes {x.shape} and {y.shape} not aligned: {x.shape[-1]} != {y.shape[-2 if y.ndim > 1 else 0]}")
     if x.ndim == 0 or y.ndim == 0:
         result = apply2(FG_MULTIPLY, x, y)
     elif x.ndim <= 2 and y.ndim <= 2:

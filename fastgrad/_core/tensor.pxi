@@ -332,7 +332,7 @@ cdef class Tensor:
         return power_operator(x, y)
 
     def __matmul__(x, y):
-        return matmul(x, y)
+        return matmul(x, y) if is_array_like(x) and is_array_like(y) else NotImplemented
 
     def __neg__(self):
         return apply1(FG_NEGATIVE, self)
@@ -379,7 +379,7 @@ cdef class Tensor:
         return assign(self, power_operator(self, y), "**=")
 
     def __imatmul__(self, y):
-        return assign(self, matmul(self, y), "@=")
+        return assign(self, matmul(self, y) if is_array_like(y) else NotImplemented, "@=")
 
     def __richcmp__(x, y, int how):
         if how == Py_LT:
@@ -501,6 +501,10 @@ cdef class Tensor:
 
 cdef inline bint tracked(Tensor t) noexcept:
     return t.requires or t.node != 0
+
+
+cdef inline bint is_array_like(object x):
+    return type(x) is Tensor or isinstance(x, (np.ndarray, np.generic, list, tuple, float, int))
 
 
 cdef inline bint is_number(Tensor t) noexcept:

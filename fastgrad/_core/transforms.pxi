@@ -310,8 +310,7 @@ cdef class ValueAndGrad:
     def __get__(self, instance, owner):
         if instance is None:
             return self
-        from functools import partial
-        return partial(self, instance)
+        return functools.partial(self, instance)
 
     def __call__(self, *arguments, **keywords):
         cdef CTape* tape = current_tape()
@@ -429,31 +428,35 @@ cdef Tensor own_zeros(Shape* shape, int dtype):
 @cython.final
 cdef class Recording:
     """What fg.no_grad() and fg.enable_grad() return: a context manager, a decorator."""
-    cdef int value, before
-    cdef CTape* tape
+    cdef int value
+    cdef list before                # of each block it is open in, with its tape's state
 
     def __init__(self, bint value):
         self.value = value
+        self.before = []
 
     def __enter__(self):
-        self.tape = current_tape()
-        self.before = self.tape.recording
-        self.tape.recording = self.value
+        cdef CTape* tape = current_tape()
+        self.before.append(tape.recording)
+        tape.recording = self.value
         return self
 
     def __exit__(self, *exception):
-        self.tape.recording = self.before
+        current_tape().recording = self.before.pop()
         return False
 
     def __call__(self, function):
-        from functools import wraps
-        value = bool(self.value)
+        return recorded_as(bool(self.value), function)
 
-        @wraps(function)
-        def inner(*arguments, **keywords):
-            with Recording(value):
-                return function(*arguments, **keywords)
-        return inner
+
+@cython.binding(True)
+def recorded_as(value, function):
+    """A function whose calls record, or do not."""
+    @functools.wraps(function)
+    def inner(*arguments, **keywords):
+        with Recording(value):
+            return function(*arguments, **keywords)
+    return inner
 
 
 def no_grad():
@@ -503,11 +506,6 @@ def tape_statistics():
 
 def cpu_level(wanted=None):
     """The instruction-set level in use; with a name, switches to it (for tests), ValueError where it cannot run."""
-    global fg_kernels
-    cdef fg_kernel_table* table
-    if wanted is not None:
-        table = fg_choose_kernels(wanted.encode())
-        if table == NULL:
-            raise ValueError(f"this CPU or build has no level {wanted!r}")
-        fg_kernels = table
+    if wanted is not None and not use_level(wanted.encode()):
+        raise ValueError(f"this CPU or build has no level {wanted!r}")
     return fg_kernels.level.decode()

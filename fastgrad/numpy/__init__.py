@@ -18,7 +18,7 @@ from fastgrad.numpy.joining import concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
 
-_ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip", "guarded_multiply")]
+_ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
     globals()[_name] = getattr(_engine, _name)
 abs = _engine.absolute
@@ -63,7 +63,7 @@ def _functions():
     return found
 
 
-for _alias in ("fabs", "conjugate"):
+for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
     _engine.UFUNCS[_alias] = globals()[_alias]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
                 ufunc_reduce=ufunc_reduce, functions=_functions())

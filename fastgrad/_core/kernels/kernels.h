@@ -49,8 +49,8 @@ typedef struct {
     void (*extreme_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
 } fg_kernel_table;
 
-/* The level that this CPU runs, chosen once at import. */
-extern const fg_kernel_table *fg_kernels;
-const fg_kernel_table *fg_choose_kernels(const char *wanted); /* NULL: the best; else by name, NULL if it cannot run */
+/* The kernels in use, and how they are chosen: the best level that this CPU runs, or one by name (0: it cannot run). */
+extern fg_kernel_table *const fg_kernels;
+int fg_use_level(const char *wanted);
 
 #endif
