@@ -569,11 +569,11 @@ def test_contract_47_reshape_to_another_size_names_both(shape):
     (lambda x: fnp.concatenate([fg.tensor(1.0)]), ValueError, "zero-dimensional arrays cannot be concatenated"),
     (lambda x: fnp.stack([]), ValueError, "need at least one array"),
     (lambda x: fnp.stack([x, np.ones(3)]), ValueError, r"stack.*same shape.*\(2, 3\).*\(3,\)"),
-    (lambda x: fnp.stack([x, x], axis=4), np.exceptions.AxisError, ""),
+    (lambda x: fnp.stack([x, x], axis=4), np.exceptions.AxisError, None),
     (lambda x: fnp.matmul(x, x), ValueError, r"matmul: shapes \(2, 3\) and \(2, 3\)"),
     (lambda x: x @ np.ones(2), ValueError, r"matmul: shapes \(2, 3\) and \(2,\)"),
     (lambda x: x @ fg.tensor(1.0), ValueError, r"matmul.*0-d"),
-    (lambda x: x @ 2.0, (ValueError, TypeError), ""),
+    (lambda x: x @ 2.0, (ValueError, TypeError), None),
     (lambda x: fnp.matmul(np.ones((2, 2, 3)), np.ones((3, 3, 1)) * x[0, 0]), ValueError, "matmul"),
     (lambda x: fnp.dot(x, x), ValueError, r"\(2, 3\)"),
     (lambda x: fnp.dot(x, np.ones((4, 2, 2))), ValueError, "dot"),
@@ -582,9 +582,9 @@ def test_contract_47_reshape_to_another_size_names_both(shape):
     (lambda x: x[..., ...], IndexError, "single ellipsis"),
     (lambda x: x[[0, 5]], IndexError, "out of bounds"),
     (lambda x: x[np.ones(3, bool)], IndexError, "boolean index"),
-    (lambda x: x[1.0], (IndexError, TypeError), ""),
+    (lambda x: x[1.0], (IndexError, TypeError), None),
     (lambda x: x[fg.tensor(1.0)], IndexError, "float64 is no index"),
-    (lambda x: x["a"], (IndexError, TypeError), ""),
+    (lambda x: x["a"], (IndexError, TypeError), None),
     (lambda x: fg.tensor(1.0)[0], IndexError, "0-d Tensor cannot be indexed"),
     (lambda x: x[0].__setitem__(slice(None), np.ones(2)), ValueError, r"\(2,\)"),
     (lambda x: x.copy().__setitem__(7, 1.0), IndexError, "out of bounds"),
@@ -810,7 +810,8 @@ def test_matmul_with_integers():
 def test_matmul_keeps_nan_and_infinity(value):
     a = np.ones((3, 3))
     a[1, 1] = value
-    np.testing.assert_array_equal((fg.tensor(a) @ np.eye(3)).numpy(), a @ np.eye(3))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal((fg.tensor(a) @ np.eye(3)).numpy(), a @ np.eye(3))
 
 
 def test_joining_float32_and_float64_promotes_and_each_gradient_keeps_its_dtype():

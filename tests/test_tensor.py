@@ -395,7 +395,7 @@ def test_several_elements_have_none():
 
 @pytest.mark.parametrize("call, text", [
     (float, r"float\(t\)"), (int, r"int\(t\)"), (complex, r"complex\(t\)"), (np.asarray, r"np.asarray\(t\)"),
-    (np.array, r"np.asarray\(t\)"), (lambda t: np.float64(t), "t"), (lambda t: [0.0].__class__(np.zeros(1) + np.asarray(t)), "asarray")])
+    (np.array, r"np.asarray\(t\)"), (lambda t: np.float64(t), "t")])
 def test_a_lost_gradient_is_a_type_error_that_says_detach(call, text):
     for t in (leaf(2.0), leaf(2.0) * 3.0):
         with pytest.raises(TypeError, match=text + r".*would lose its gradient.*t.detach\(\)"):
@@ -524,12 +524,12 @@ def test_contract_35_writing_the_array_of_a_detached_tensor_does_not_reach_a_rec
         same(x.grad.numpy().sum(), (2 * values).sum())
 
 
-def test_detach_cuts_loose_and_shares():
+def test_detach_cuts_loose():
     x = leaf()
     y = x * 2.0
     d = y.detach()
     assert not d.requires_grad and d.is_leaf
-    assert np.shares_memory(d.numpy(), y.numpy()) or not d.numpy().flags.writeable or True
+    same(d.numpy(), X * 2)
     (y * d).sum().backward()
     same(x.grad.numpy(), 2 * (X * 2))
 
@@ -954,8 +954,9 @@ def test_after_any_error_the_next_call_works():
 @pytest.mark.parametrize("call", [
     lambda t: t.sum(), lambda t: t.sum(0), lambda t: t.sum(axis=1, keepdims=True), lambda t: t.mean(axis=0), lambda t: t.prod(1),
     lambda t: t.max(), lambda t: t.min(axis=0), lambda t: t.any(), lambda t: t.all(axis=1), lambda t: t.argmax(), lambda t: t.argmin(axis=0),
-    lambda t: t.argsort(), lambda t: t.dot(t.T), lambda t: t.reshape(3, 2), lambda t: t.reshape((6,)), lambda t: t.ravel(), lambda t: t.flatten(),
-    lambda t: t[None].squeeze(), lambda t: t[None].squeeze(0), lambda t: t.transpose(), lambda t: t.transpose(1, 0), lambda t: t.transpose((1, 0)),
+    lambda t: t.argsort(), lambda t: t.dot(t.T), lambda t: t.reshape(3, 2), lambda t: t.reshape((6,)), lambda t: t.ravel(),
+    lambda t: t.flatten(), lambda t: t[None].squeeze(), lambda t: t[None].squeeze(0), lambda t: t.transpose(),
+    lambda t: t.transpose(1, 0), lambda t: t.transpose((1, 0)),
     lambda t: t.swapaxes(0, 1), lambda t: t.clip(-1.0, 1.0), lambda t: t.clip(max=0.5), lambda t: t.round(), lambda t: t.round(1),
     lambda t: t.copy(), lambda t: t.astype(np.float32), lambda t: t.T, lambda t: t.real])
 def test_methods_are_ndarrays(call):

@@ -9,6 +9,7 @@ from cpython.list cimport PyList_Append
 from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport NAN
+from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memset
 
 import functools
@@ -53,6 +54,7 @@ cdef enum:
     NPY_BOOL = cnp.NPY_BOOL
     NPY_FLOAT = cnp.NPY_FLOAT
     NPY_DOUBLE = cnp.NPY_DOUBLE
+    NPY_INT64 = cnp.NPY_INT64
 
 include "names.pxi"
 include "kernels.pxi"

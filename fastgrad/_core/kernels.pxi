@@ -29,6 +29,9 @@ cdef extern from "kernels.h" nogil:
         void (*log_softmax_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* out, void* to) noexcept nogil
         void (*logsumexp_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const void* out,
                                   void* to) noexcept nogil
+        void (*cross_entropy[2])(Py_ssize_t rows, Py_ssize_t n, const void* x, const int64_t* labels, void* out) noexcept nogil
+        void (*cross_entropy_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const int64_t* labels,
+                                      void* to) noexcept nogil
         void (*extreme_pull[2])(Py_ssize_t rows, Py_ssize_t n, const void* g, const void* x, const void* out,
                                 void* to) noexcept nogil
     fg_kernel_table* fg_kernels

@@ -8,6 +8,8 @@ The expression language has ``+ - * /``, comparisons, ``&``, ``select(condition,
 below, the names of other rows, and ``x``, ``y``, ``z`` (the operands) and ``out`` (the value).  A row whose
 value is its own name, like ``tanh(x)``, is a primitive: its C function is ``fg_tanh_f64`` and ``fg_tanh_f32``.
 
+``x + 0`` is x with -0 made 0: where a partial has a pole at 0, its sign must not depend on the sign of a zero.
+
 The free names of a partial say what recording must keep.  A partial is never multiplied with a cotangent
 that is exactly zero (the zero-cotangent rule), and a branch of ``select`` that is the literal 0 gives exactly 0.
 
@@ -95,7 +97,7 @@ OPS = (
        special=ENDS),
     Op("reciprocal", "1 / x", "-out * out", says="1 / x.", domain=(POSITIVE,), special=(0.0, -0.0, 1e200)),
     Op("square", "x * x", "2 * x", says="x * x.", special=ENDS),
-    Op("sqrt", "sqrt(x)", "0.5 / absolute(out)", says="The square root; the derivative at 0 is +inf.", domain=(POSITIVE,),
+    Op("sqrt", "sqrt(x)", "0.5 / (out + 0)", says="The square root; the derivative at 0 is +inf.", domain=(POSITIVE,),
        special=(0.0, 1e-300, INF)),
     Op("cbrt", "cbrt(x)", "1 / (3 * out * out)", says="The cube root.", domain=(POSITIVE,), special=(0.0, -8.0, INF),
        borrow=('f64', 'f32')),
@@ -105,20 +107,19 @@ OPS = (
     Op("exp", "exp(x)", "out", says="e**x.", special=(0.0, 700.0, -745.0, INF, -INF)),
     Op("exp2", "exp2(x)", "out * ln2", says="2**x.", special=(0.0, 1000.0, -1074.0, INF, -INF)),
     Op("expm1", "expm1(x)", "exp(x)", says="e**x - 1, accurate near 0.", special=FAR),
-    Op("log", "log(x)", "select(x < 0, nan, 1 / absolute(x))", says="The natural logarithm.", domain=(POSITIVE,),
+    Op("log", "log(x)", "select(x < 0, nan, 1 / (x + 0))", says="The natural logarithm.", domain=(POSITIVE,),
        special=(0.0, 1.0, 1e-300, INF)),
-    Op("log2", "log2(x)", "select(x < 0, nan, 1 / (absolute(x) * ln2))", says="The logarithm to base 2.",
+    Op("log2", "log2(x)", "select(x < 0, nan, 1 / ((x + 0) * ln2))", says="The logarithm to base 2.",
        domain=(POSITIVE,), special=(0.0, 1.0, 8.0),
        borrow=('f32',)),
-    Op("log10", "log10(x)", "select(x < 0, nan, 1 / (absolute(x) * ln10))", says="The logarithm to base 10.",
+    Op("log10", "log10(x)", "select(x < 0, nan, 1 / ((x + 0) * ln10))", says="The logarithm to base 10.",
        domain=(POSITIVE,), special=(0.0, 1.0, 1000.0), borrow=("f32",)),
     Op("log1p", "log1p(x)", "select(x < -1, nan, 1 / (1 + x))", says="log(1 + x), accurate near 0.", domain=((-0.5, 3.0),),
        special=(0.0, -1.0, 1e-20, 1e3, 1e200)),
     # -- trigonometric
     Op("sin", "sin(x)", "cos(x)", says="The sine; x in radians.", special=(0.0, -0.0, 1e5, 1e22)),
     Op("cos", "cos(x)", "-sin(x)", says="The cosine; x in radians.", special=(0.0, -0.0, 1e5, 1e22)),
-    Op("tan", "tan(x)", "1 + out * out", says="The tangent; x in radians.", domain=((-1.2, 1.2),), special=(0.0, 1e5),
-       borrow=('f32',)),
+    Op("tan", "tan(x)", "1 + out * out", says="The tangent; x in radians.", domain=((-1.2, 1.2),), special=(0.0, 1e5)),
     Op("arcsin", "arcsin(x)", "1 / sqrt((1 - x) * (1 + x))", says="The inverse sine, in radians.", domain=(UNIT,),
        special=(0.0, 1.0, -1.0, 2.0)),
     Op("arccos", "arccos(x)", "-1 / sqrt((1 - x) * (1 + x))", says="The inverse cosine, in radians.", domain=(UNIT,),

@@ -133,7 +133,7 @@ cdef object apply_rule(Rule rule, tuple operands, dict parameters):
         id = 0
         if tracked(t):
             id = node_of(t, tape)
-        elif rule.saves_operands:
+        else:                   # its shape is needed for a tangent of zero, its value only if the rule reads it
             id = node_new(tape, OP_CONSTANT, 0, 0)
             tape.nodes[id].refcount -= 1
             tape.nodes[id].dtype = <unsigned char>t.dtype_number

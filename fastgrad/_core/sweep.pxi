@@ -170,13 +170,15 @@ cdef inline void contribute_number(Sweep* s, index_t i, double value) noexcept:
     s.adjoints[i].number += value
 
 
-cdef int contribute_tensor(Sweep* s, index_t i, Tensor c, str name) except -1:
+cdef int contribute_tensor(Sweep* s, index_t i, object answer, str name) except -1:
     """Adds what a rule on Tensors gave, summed over broadcast axes and cast as the operand asks."""
     cdef Node* node = s.tape.nodes + i
     cdef Shape* shape = SCALAR_SHAPE if node.shape == NULL else node.shape
     cdef Array* a
     cdef Array* fitted
-    check_cotangent(c, shape, name)
+    cdef Tensor c
+    check_answer(answer, shape, name, "vjp")
+    c = answer
     if node.shape == NULL:
         contribute_number(s, i, c.sum().item() if c.array != NULL else c.number)
         return 0
@@ -188,13 +190,13 @@ cdef int contribute_tensor(Sweep* s, index_t i, Tensor c, str name) except -1:
     return contribute(s, i, fitted)
 
 
-cdef int check_cotangent(object c, Shape* shape, str name) except -1:
-    """A rule's answer for one operand: a Tensor whose shape the operand's was broadcast to."""
+cdef int check_answer(object c, Shape* shape, str name, str rule) except -1:
+    """What a vjp or jvp gave: a float Tensor, of a shape that the due one was broadcast to."""
     cdef Py_ssize_t gap, d
     cdef Shape* have
     if type(c) is not Tensor or not is_float(<Tensor>c):
-        raise TypeError(f"{name}: its vjp gave {type(c).__name__ if type(c) is not Tensor else c.dtype} where a float Tensor "
-                        f"of shape {shape_tuple(shape)} is due")
+        raise TypeError(f"{name}: its {rule} gave {type(c).__name__ if type(c) is not Tensor else c.dtype} where a float "
+                        f"Tensor of shape {shape_tuple(shape)} is due")
     have = shape_of(<Tensor>c)
     gap = have.ndim - shape.ndim
     if gap >= 0:
@@ -202,9 +204,11 @@ cdef int check_cotangent(object c, Shape* shape, str name) except -1:
             if shape.dims[d] != have.dims[gap + d] and shape.dims[d] != 1:
                 gap = -1
                 break
-    if gap < 0:
+    if gap < 0 and rule == "vjp":
         raise ValueError(f"{name}: its vjp gave a cotangent of shape {shape_tuple(have)} for an operand of shape "
                          f"{shape_tuple(shape)}")
+    if rule == "jvp" and not same_shape(have, shape):
+        raise ValueError(f"{name}: its {rule} gave shape {shape_tuple(have)} where shape {shape_tuple(shape)} is due")
     return 0
 
 
@@ -446,6 +450,8 @@ cdef int pull_structured(Sweep* s, index_t i) except -1:
         elif op == OP_LOGSUMEXP or op == OP_SOFTMAX or op == OP_LOG_SOFTMAX:
             c = row_back(op, g, operand.value.array, NULL if node.shape == NULL else node.value.array, shape,
                          node.value.number if node.shape == NULL else 0)
+        elif op == OP_CROSS_ENTROPY:
+            c = cross_entropy_back(g, operand.value.array, tape.nodes[node.b].value.array)
         if c == NULL:
             pull_by_tensors(s, i)
         elif operand.shape == NULL:
@@ -613,6 +619,8 @@ cdef Tensor pull_one(CTape* tape, index_t i, Tensor g):
     if op == OP_INDEX:
         key = index_key(node.extra, shape, shape_tuple(SCALAR_SHAPE if node.shape == NULL else node.shape))
         return reshape(HOOKS["scatter_add"](g, key, (shape.size,)), shape_tuple(shape))
+    if op == OP_CROSS_ENTROPY:
+        return pull_cross_entropy(g, tensor_of_node(tape, a), tensor_of_node(tape, b))
     return pull_row(op, g, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
 
 
@@ -656,11 +664,13 @@ cdef Tensor push_tensors(CTape* tape, index_t i, dict tangents):
                 for j in range(n):
                     t = given[j]
                     if t is None:
-                        t = zeros_of_node(tape, tape.nodes[i].extra.operands[j], rule, j)
+                        t = zeros_of_node(tape, tape.nodes[i].extra.operands[j])
                     filled.append(t)
                 return apply_rule(rule, tuple(filled), parameters)
             operands = [saved_of_node(tape, tape.nodes[i].extra.operands[j]) if rule.saves_operands else None for j in range(n)]
-            return rule.jvp(given, saved_of_node(tape, i) if rule.saves_out else None, *operands, **parameters)
+            answer = rule.jvp(given, saved_of_node(tape, i) if rule.saves_out else None, *operands, **parameters)
+            check_answer(answer, shape, rule.name, "jvp")
+            return answer
         if op == OP_MATMUL:
             x, y = tangents.get(node.a), tangents.get(node.b) if node.b else None
             id[0], id[1] = node.a, node.b
@@ -692,6 +702,8 @@ cdef Tensor push_tensors(CTape* tape, index_t i, dict tangents):
         if op == OP_INDEX:
             key = index_key(node.extra, shape_of(t), shape_tuple(shape))
             return gather(reshape(t, -1), key[0])
+        if op == OP_CROSS_ENTROPY:
+            return push_cross_entropy(t, tensor_of_node(tape, a), tensor_of_node(tape, b))
         return push_row(op, t, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
     finally:
         shape_drop(shape)
@@ -704,9 +716,7 @@ cdef bint all_none(list values):
     return True
 
 
-cdef Tensor zeros_of_node(CTape* tape, index_t i, Rule rule, Py_ssize_t j):
-    if i == 0:
-        return None         # a constant operand of a linear rule: its tangent is zero, and its shape the rule's own
+cdef Tensor zeros_of_node(CTape* tape, index_t i):
     return from_ndarray(np.zeros(() if tape.nodes[i].shape == NULL else shape_tuple(tape.nodes[i].shape),
                                  cnp.PyArray_DescrFromType(tape.nodes[i].dtype)))
 
@@ -721,7 +731,7 @@ cdef str op_name(Node* node):
 
 
 STRUCTURED_NAMES = ("leaf", "input", "constant", "alias", "astype", "sum", "mean", "max", "min", "reshape", "transpose",
-                    "broadcast_to", "getitem", "matmul", "logsumexp", "softmax", "log_softmax", "rule")
+                    "broadcast_to", "getitem", "matmul", "logsumexp", "softmax", "log_softmax", "softmax_cross_entropy", "rule")
 
 
 cdef object node_record(CTape* tape, index_t i, index_t first):
@@ -806,7 +816,7 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     sweep_begin(&s, tape, out.node)
     try:
         s.consumes = not retain_graph
-        seed(&s, out, g)
+        seed(&s, out.node, g)
         run_backward(&s)
         s.done = False
         commit(&s)
@@ -818,17 +828,16 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     return 0
 
 
-cdef int seed(Sweep* s, Tensor out, Tensor g) except -1:
-    cdef Array* a
-    if s.tape.nodes[out.node].flags & SWEPT:
+cdef int seed(Sweep* s, index_t i, Tensor g) except -1:
+    """Starts a sweep at node i with the cotangent g, of its shape and dtype."""
+    if s.tape.nodes[i].flags & SWEPT:
         raise RuntimeError(
             "backward through a graph that was swept before: its saved values are gone; "
             "use backward(retain_graph=True) the first time, or compute the value again")
-    if s.tape.nodes[out.node].shape == NULL:
-        contribute_number(s, out.node, g.number)
+    if s.tape.nodes[i].shape == NULL:
+        contribute_number(s, i, g.number)
         return 0
-    a = array_of(g)
-    return contribute(s, out.node, a)
+    return contribute(s, i, array_of(g))
 
 
 cdef Tensor tensor_from_adjoint(Node* node, Adjoint adjoint):
@@ -851,7 +860,7 @@ cdef int commit(Sweep* s) except -1:
     cdef Harvest* h
     cdef Tensor leaf
     cdef Node* node
-    cdef list fresh = None
+    cdef dict fresh = None
     for k in range(s.n_harvest):
         h = s.harvest + k
         node = s.tape.nodes + h.node
@@ -859,18 +868,17 @@ cdef int commit(Sweep* s) except -1:
             continue
         g = tensor_from_adjoint(node, h.adjoint)
         leaf = <Tensor>node.tensor
-        if leaf.gradient is not None and node.op == OP_LEAF:
-            g = sum_untracked(leaf.gradient, g)
         if fresh is None:
-            fresh = []
-        fresh.append((leaf, g))
+            fresh = {}
+        have = fresh[id(leaf)][1] if id(leaf) in fresh else leaf.gradient if node.op == OP_LEAF else None
+        fresh[id(leaf)] = (leaf, g if have is None else sum_untracked(have, g))
     for k in range(s.n_harvest):
         h = s.harvest + k
         node = s.tape.nodes + h.node
         if node.tensor != NULL and adds_in_place(<Tensor>node.tensor, node):
             add_in_place((<Tensor>node.tensor).gradient, h.adjoint)
     if fresh is not None:
-        for leaf, g in fresh:
+        for leaf, g in fresh.values():
             leaf.gradient = g
     return 0
 
@@ -990,13 +998,13 @@ cdef int backward_recorded(Tensor out, Tensor g) except -1:
     tape.recording = True
     try:
         found = recorded_sweep(&s, [(out.node, g)])
-        leaves = []
+        fresh = {}
         for i, c in found.items():
             if tape.nodes[i].tensor != NULL and (tape.nodes[i].op == OP_LEAF or tape.nodes[i].flags & RETAINS):
                 leaf = <Tensor>tape.nodes[i].tensor
-                total = c if leaf.gradient is None or tape.nodes[i].op != OP_LEAF else apply2(FG_ADD, leaf.gradient, c)
-                leaves.append((leaf, total))
-        for leaf, total in leaves:
+                have = fresh[id(leaf)][1] if id(leaf) in fresh else leaf.gradient if tape.nodes[i].op == OP_LEAF else None
+                fresh[id(leaf)] = (leaf, c if have is None else apply2(FG_ADD, have, c))
+        for leaf, total in fresh.values():
             leaf.gradient = total
     finally:
         tape.recording = recording
@@ -1035,7 +1043,7 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
         for id, c in pull_tensors(s, i, g):
             name = op_name(tape.nodes + i)
-            check_cotangent(c, SCALAR_SHAPE if tape.nodes[<index_t>id].shape == NULL else tape.nodes[<index_t>id].shape, name)
+            check_answer(c, SCALAR_SHAPE if tape.nodes[<index_t>id].shape == NULL else tape.nodes[<index_t>id].shape, name, "vjp")
             add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
             low = id if id < low else low
     return found

@@ -27,6 +27,7 @@ cdef enum:
     OP_LOGSUMEXP
     OP_SOFTMAX
     OP_LOG_SOFTMAX
+    OP_CROSS_ENTROPY
     OP_RULE                         # a rule written in Python
     N_OPS
 
@@ -37,6 +38,7 @@ cdef enum:
     SWEPT = 16                      # backward has been here and kept nothing
 
     FIRST_CAPACITY = 1024
+    DOUBLED_CAPACITY = 1 << 20      # above this a tape grows by a quarter
     KEPT_CAPACITY = 1 << 16         # a tape that ran empty gives back what is larger
 
 ctypedef unsigned int index_t
@@ -81,7 +83,7 @@ cdef struct CTape:
     bint orphaned                   # its thread has ended
     Adjoint* adjoints               # spare, all empty
     index_t adjoints_capacity
-    PyObject* views                 # the first fg.Tape that looks at this tape, borrowed; it knows the next
+    PyObject* holders               # the first Holder of nodes on this tape, borrowed; it knows the next
 
 
 cdef extern from *:
@@ -135,7 +137,7 @@ cdef CTape* first_tape_of_thread() except NULL:
 
 
 cdef void tape_free_if_unused(CTape* tape) noexcept:
-    if tape.orphaned and tape.live == 0 and tape.sweeps == 0 and tape.views == NULL:
+    if tape.orphaned and tape.live == 0 and tape.sweeps == 0 and tape.holders == NULL:
         PyMem_RawFree(tape.nodes)
         PyMem_RawFree(tape.adjoints)
         PyMem_RawFree(tape)
@@ -176,11 +178,11 @@ cdef inline index_t node_new(CTape* tape, int op, index_t a, index_t b) noexcept
 
 
 cdef inline bint op_has_b(int op) noexcept:
-    return op < FG_N_ELEMENTARY or op == OP_MATMUL
+    return op < FG_N_ELEMENTARY or op == OP_MATMUL or op == OP_CROSS_ENTROPY
 
 
 cdef int tape_make_room(CTape* tape, size_t more) except -1:
-    """Squeezes out holes if they are more than half, else doubles the list."""
+    """Squeezes out holes if they are more than half, else extends the list."""
     cdef size_t capacity = tape.capacity
     cdef Node* nodes
     if tape.sweeps == 0 and tape.capacity > 0 and tape.live < tape.capacity // 2:
@@ -190,7 +192,7 @@ cdef int tape_make_room(CTape* tape, size_t more) except -1:
     if capacity < FIRST_CAPACITY:
         capacity = FIRST_CAPACITY
     while capacity < tape.n + more:
-        capacity *= 2
+        capacity += capacity if capacity < DOUBLED_CAPACITY else capacity // 4
     if capacity > <size_t>0xFFFFFFFE:
         raise MemoryError("a tape holds at most 2**32 - 2 nodes")
     nodes = <Node*>PyMem_RawRealloc(tape.nodes, capacity * sizeof(Node))
@@ -210,7 +212,7 @@ cdef int tape_squeeze(CTape* tape) except -1:
     cdef Node* node
     cdef index_t* map = <index_t*>PyMem_RawMalloc(<size_t>tape.n * sizeof(index_t) + sizeof(index_t))
     cdef Tensor tensor
-    cdef PyObject* view
+    cdef PyObject* holder
     if map == NULL:
         raise MemoryError("cannot squeeze the tape")
     map[0] = 0
@@ -220,23 +222,26 @@ cdef int tape_squeeze(CTape* tape) except -1:
         if node.op == OP_FREE:
             continue
         node.a = map[node.a]
-        if op_has_b(node.op):
+        if op_has_b(node.op) or node.op == OP_LEAF:
             node.b = map[node.b]
         if node.extra != NULL:
             for j in range(node.extra.n_operands):
                 node.extra.operands[j] = map[node.extra.operands[j]]
         if node.tensor != NULL:
             tensor = <Tensor>node.tensor
-            if tensor.node == i and tensor.tape == tape:
-                tensor.node = to
+            if tensor.tape == tape:
+                if tensor.node == i:
+                    tensor.node = to
+                elif tensor.stale == i:
+                    tensor.stale = to
         tape.nodes[to] = node[0]
         to += 1
     map[tape.n] = to
-    view = tape.views
-    while view != NULL:
-        (<TapeView>view).first = map[(<TapeView>view).first]
-        (<TapeView>view).end = map[(<TapeView>view).end]
-        view = (<TapeView>view).next
+    holder = tape.holders
+    while holder != NULL:
+        for j in range((<Holder>holder).n):
+            (<Holder>holder).nodes[j] = map[(<Holder>holder).nodes[j]]
+        holder = (<Holder>holder).next
     tape.n = to
     PyMem_RawFree(map)
     return 0
@@ -353,14 +358,24 @@ cdef inline void tape_trim(CTape* tape) noexcept:
 
 
 cdef void leaf_left_tape(CTape* tape, Node* node, index_t i) noexcept:
+    """Node i of a leaf is about to go: the leaf forgets it."""
     cdef PyObject* held = node.tensor
-    cdef Tensor tensor = <Tensor>held
-    if tensor.tape == tape and tensor.node == i:
-        tensor.node = 0
-        tensor.tape = NULL
+    cdef Tensor leaf = <Tensor>held
+    cdef index_t* link
     if node.flags & STRONG:
         node.tensor = NULL
         Py_DECREF(<object>held)
+        return
+    if leaf.node == i:
+        leaf.node = 0
+    else:
+        link = &leaf.stale
+        while link[0] != i:
+            link = &tape.nodes[link[0]].b
+        link[0] = node.b
+    node.b = 0
+    if leaf.node == 0 and leaf.stale == 0:
+        leaf.tape = NULL
 
 
 cdef inline int node_save(Node* node, Array* value) except -1:
@@ -370,14 +385,47 @@ cdef inline int node_save(Node* node, Array* value) except -1:
     return 0
 
 
-# -------------------------------------------------------------------------------------------------- a look at a tape
+# ------------------------------------------------------------------------------------------- those who hold on to nodes
+
+cdef class Holder:
+    """Holds nodes by index, and hears when they move."""
+    cdef CTape* tape
+    cdef PyObject* next
+    cdef index_t* nodes
+    cdef Py_ssize_t n
+
+    cdef int hold(self, CTape* tape, Py_ssize_t n) except -1:
+        """Room for n nodes of a tape, all 0 at first."""
+        self.nodes = <index_t*>PyMem_RawCalloc(<size_t>n + 1, sizeof(index_t))
+        if self.nodes == NULL:
+            raise MemoryError("cannot allocate a recording")
+        self.tape = tape
+        self.n = n
+        self.next = tape.holders
+        tape.holders = <PyObject*>self
+        return 0
+
+    cdef void let_go(self) noexcept:
+        """Out of the tape's list; the caller has dropped what it counted."""
+        cdef PyObject** link
+        if self.tape == NULL:
+            return
+        link = &self.tape.holders
+        while link[0] != <PyObject*>self:
+            link = &(<Holder>link[0]).next
+        link[0] = self.next
+        PyMem_RawFree(self.nodes)
+        tape_free_if_unused(self.tape)
+        self.tape = NULL
+
 
 @cython.final
-cdef class TapeView:
+cdef class TapeView(Holder):
     """A look at what is recorded: ``with fg.Tape() as tape: ...``.
 
     Records nothing by itself: it keeps what the block records, so that it can be looked at.  A block's nodes stay
-    until the view goes, and sweeping them leaves them in place.
+    until the view goes, and sweeping them leaves them in place.  A sequence of nodes with ``op``, ``operands``,
+    ``shape``, ``dtype`` and ``value``.
 
     Not for use by several threads at once.
 
@@ -390,47 +438,39 @@ cdef class TapeView:
     >>> [node.op for node in tape]
     ['leaf', 'multiply', 'add']
     """
-    cdef CTape* tape
-    cdef index_t first, end         # end 0: still open
-    cdef PyObject* next
+    # nodes[0] holds the place before the first node of the block, nodes[1] is one past the last, 0 while open
 
     def __enter__(self):
         cdef CTape* tape = current_tape()
         if self.tape != NULL:
             raise RuntimeError("fg.Tape: this tape was used before; make a new one")
         tape_reserve(tape, 1)
-        self.tape = tape
-        self.first = node_new(tape, OP_CONSTANT, 0, 0)      # holds the place, so that the list cannot shrink below it
-        self.next = tape.views
-        tape.views = <PyObject*>self
+        self.hold(tape, 2)
+        self.nodes[0] = node_new(tape, OP_CONSTANT, 0, 0)   # so that the list cannot shrink below the block
         tape.pins += 1
         return self
 
     def __exit__(self, *exception):
         self.tape.pins -= 1
-        self.end = self.tape.n
+        self.nodes[1] = self.tape.n
         return False
 
     def __dealloc__(self):
-        cdef index_t i
-        cdef PyObject** link
+        cdef index_t i, end
         if self.tape == NULL:
             return
-        link = &self.tape.views
-        while link[0] != <PyObject*>self:
-            link = &(<TapeView>link[0]).next
-        link[0] = self.next
-        if not self.end:
+        end = self.nodes[1]
+        if not end:
             self.tape.pins -= 1
-            self.end = self.tape.n
-        i = self.end
-        while i > self.first:
+            end = self.tape.n
+        i = end
+        while i > self.nodes[0]:
             i -= 1
             node_drop(self.tape, i)
-        tape_free_if_unused(self.tape)
+        self.let_go()
 
     def __len__(self):
-        return 0 if self.tape == NULL else (self.end or self.tape.n) - self.first - 1
+        return 0 if self.tape == NULL else (self.nodes[1] or self.tape.n) - self.nodes[0] - 1
 
     def __getitem__(self, Py_ssize_t k):
         cdef Py_ssize_t n = len(self)
@@ -438,7 +478,7 @@ cdef class TapeView:
             k += n
         if k < 0 or k >= n:
             raise IndexError(f"node {k} of a tape of {n} nodes")
-        return node_record(self.tape, self.first + 1 + <index_t>k, self.first + 1)
+        return node_record(self.tape, self.nodes[0] + 1 + <index_t>k, self.nodes[0] + 1)
 
     def __iter__(self):
         for k in range(len(self)):

@@ -33,6 +33,7 @@ cdef class Tensor:
     """
     cdef CTape* tape
     cdef index_t node               # 0: not on a tape
+    cdef index_t stale              # of a leaf: the last of its nodes that recorded an older value, 0: none
     cdef short dtype_number
     cdef bint requires              # a leaf that asked for gradients
     cdef double number              # the value where array is NULL
@@ -545,6 +546,12 @@ cdef void tensor_dealloc(PyObject* o) noexcept:
             tape.nodes[i].refcount -= 1
         else:
             node_drop(tape, i)
+    while (<Tensor>o).stale:
+        i = (<Tensor>o).stale
+        tape = (<Tensor>o).tape
+        tape.nodes[i].tensor = NULL
+        (<Tensor>o).stale = tape.nodes[i].b
+        tape.nodes[i].b = 0
     if (<Tensor>o).array != NULL:
         array_drop((<Tensor>o).array)
         (<Tensor>o).array = NULL
@@ -730,7 +737,7 @@ cdef inline index_t node_of(Tensor t, CTape* tape) noexcept:
         node.value.number = t.number
     else:
         node.shape = shape_keep(t.array.shape)
-    if t.node == 0:
+    if t.tape == NULL or t.tape == tape:
         t.node = i
         t.tape = tape
     else:                           # registered on another thread's tape: here it is registered anew at every use
@@ -754,13 +761,26 @@ cdef void leave_tape(Tensor t) noexcept:
     if i == 0:
         return
     node = t.tape.nodes + i
-    if t.requires:
-        node.flags |= STRONG        # the recording goes on to send its gradient here
-        Py_INCREF(t)
+    t.node = 0
+    if t.requires:                  # what was recorded goes on to send its gradient here
+        node.b = t.stale
+        t.stale = i
     else:
         node.tensor = NULL
         node_drop(t.tape, i)
-    t.node = 0
+        if t.stale == 0:
+            t.tape = NULL
+
+
+cdef void forget_leaf(Tensor t) noexcept:
+    """No recording sends its gradient here any more."""
+    cdef index_t i
+    leave_tape(t)
+    while t.stale:
+        i = t.stale
+        t.tape.nodes[i].tensor = NULL
+        t.stale = t.tape.nodes[i].b
+        t.tape.nodes[i].b = 0
     t.tape = NULL
 
 
@@ -819,7 +839,9 @@ cdef Tensor assign(Tensor t, object value, str how):
     if not same_shape(shape_of(v), shape_of(t)):
         raise ValueError(f"{how}: the result of shape {v.shape} does not fit the Tensor of shape {t.shape}")
     leave_tape(t)
-    if v.node and not v.requires:       # v is fresh, and its place becomes t's
+    if v.node and not v.requires and not t.requires:    # v is fresh, and its place becomes t's
+        if t.stale and t.tape != v.tape:
+            forget_leaf(t)
         t.tape = v.tape
         t.node = v.node
         v.tape.nodes[v.node].tensor = <PyObject*>t

@@ -34,116 +34,162 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
     return t
 
 
-cdef inline void look(Node* nodes, index_t id, index_t first, unsigned char* needed, unsigned char* foreign) noexcept:
-    """Whether an operand lies downstream of an input, or else is tracked at all."""
+cdef inline void look(Node* nodes, index_t id, index_t first, unsigned char* needed, unsigned char* others) noexcept:
+    """Whether an operand lies downstream of an input, or else is tracked, or was swept."""
     if id == 0:
         return
     if id >= first and nodes[id].flags & NEEDED:
         needed[0] = NEEDED
     elif nodes[id].op != OP_CONSTANT:
-        foreign[0] = True
+        others[0] |= 1 | (nodes[id].flags & SWEPT if id >= first else 0)
 
 
-cdef class Linearization:
+cdef class Linearization(Holder):
     """A recording between inputs and outputs, to be swept as often as wanted.
 
-    Sweeps of it are not thread-safe: it belongs to the thread that recorded it.
+    It holds their nodes, not their Tensors, which the function and its caller may change in place.  Sweeps of it are
+    not thread-safe: it belongs to the thread that recorded it.
     """
-    cdef CTape* tape
-    cdef readonly list inputs           # Tensors
+    cdef readonly list inputs           # Tensors, for their shapes and dtypes
     cdef readonly list outputs          # Tensors
     cdef readonly bint outside          # whether the outputs depend on tracked values besides the inputs
+    cdef bint swept                     # whether a backward has gone through part of it
+    cdef index_t first                  # the lowest input
+
+    def __dealloc__(self):
+        cdef Py_ssize_t k
+        if self.tape != NULL:
+            for k in range(self.n):
+                if self.nodes[k]:
+                    node_drop(self.tape, self.nodes[k])
+            self.let_go()
+
+    cdef int set_inputs(self, CTape* tape, list arguments, str who, list places) except -1:
+        """Makes the inputs."""
+        cdef Py_ssize_t k
+        cdef Tensor t
+        self.hold(tape, len(arguments))
+        self.inputs = []
+        self.outputs = []
+        for k in range(self.n):
+            t = input_tensor(tape, arguments[k], who, places[k])
+            self.inputs.append(t)
+            self.nodes[k] = t.node
+            tape.nodes[t.node].refcount += 1
+        return 0
+
+    cdef int set_outputs(self, list outputs) except -1:
+        cdef Py_ssize_t k, n = len(self.inputs)
+        cdef index_t* grown = <index_t*>PyMem_RawRealloc(self.nodes, <size_t>(n + len(outputs) + 1) * sizeof(index_t))
+        cdef Tensor t
+        if grown == NULL:
+            raise MemoryError("cannot allocate a recording")
+        self.nodes = grown
+        self.outputs = outputs
+        for k in range(len(outputs)):
+            t = outputs[k]
+            self.nodes[n + k] = 0
+            if t.node and t.tape == self.tape and not t.requires:
+                self.nodes[n + k] = t.node
+                self.tape.nodes[t.node].refcount += 1
+            elif tracked(t):
+                self.outside = True
+        self.n = n + len(outputs)
+        self.mark()
+        self.unmark()
+        return 0
+
+    cdef inline index_t output(self, Py_ssize_t k) noexcept:
+        """The node of an output that lies downstream of the inputs, else 0."""
+        cdef index_t i = self.nodes[len(self.inputs) + k]
+        return i if i >= self.first and self.tape.nodes[i].flags & NEEDED else 0
 
     cdef int mark(self) except -1:
-        """Marks the nodes that lie between inputs and outputs; notes whether anything tracked enters from outside."""
+        """Marks the nodes between inputs and outputs; notes whether anything tracked enters from outside."""
         cdef CTape* tape = self.tape
-        cdef index_t first = 0xFFFFFFFF, last = 0, i, id
+        cdef index_t last = 0, i
         cdef Node* node
-        cdef Tensor t
-        cdef Py_ssize_t j
-        cdef unsigned char needed, foreign, outside = 0
-        for t in self.inputs:
-            tape.nodes[t.node].flags |= STOPS
-            first = t.node if t.node < first else first
-            if tape.nodes[t.node].op == OP_ALIAS:
+        cdef Py_ssize_t j, k, n = len(self.inputs)
+        cdef unsigned char needed, others, seen = 0
+        self.first = 0xFFFFFFFF
+        for k in range(n):
+            i = self.nodes[k]
+            self.first = i if i < self.first else self.first
+            tape.nodes[i].flags |= STOPS
+            if tape.nodes[i].op == OP_ALIAS:
                 self.outside = True
-        for t in self.outputs:
-            if t.node and t.tape == tape:
-                last = t.node if t.node > last else last
-                if t.node < first or tape.nodes[t.node].op == OP_LEAF:
-                    self.outside = True
-        for i in range(first, last + 1):
+        for k in range(n, self.n):
+            i = self.nodes[k]
+            last = i if i > last else last
+            if i and i < self.first:
+                self.outside = True
+        for i in range(self.first, last + 1):
             node = tape.nodes + i
-            needed = foreign = 0
+            needed = others = 0
             if node.flags & STOPS:
-                needed = NEEDED if self.owns(i) else 0
+                for k in range(n):
+                    if self.nodes[k] == i:
+                        needed = NEEDED
             else:
-                look(tape.nodes, node.a, first, &needed, &foreign)
+                look(tape.nodes, node.a, self.first, &needed, &others)
                 if op_has_b(node.op):
-                    look(tape.nodes, node.b, first, &needed, &foreign)
+                    look(tape.nodes, node.b, self.first, &needed, &others)
                 if node.extra != NULL:
                     for j in range(node.extra.n_operands):
-                        look(tape.nodes, node.extra.operands[j], first, &needed, &foreign)
+                        look(tape.nodes, node.extra.operands[j], self.first, &needed, &others)
             node.flags = (node.flags & ~NEEDED) | needed
-            outside |= foreign
-        if outside:
+            seen |= others
+        if seen:
             self.outside = True
+        self.swept = seen & SWEPT
+        for k in range(n, self.n):
+            if self.nodes[k] >= self.first and self.nodes[k] and tape.nodes[self.nodes[k]].flags & SWEPT:
+                self.swept = True
         return 0
 
     cdef void unmark(self) noexcept:
         """Inputs are ordinary nodes again: the sweeps of a transform around this one go through them."""
-        for t in self.inputs:
-            self.tape.nodes[(<Tensor>t).node].flags &= ~STOPS
+        cdef Py_ssize_t k
+        for k in range(len(self.inputs)):
+            self.tape.nodes[self.nodes[k]].flags &= ~STOPS
 
-    cdef inline bint owns(self, index_t i) noexcept:
-        cdef Tensor t
-        for t in self.inputs:
-            if t.node == i:
-                return True
-        return False
-
-    cdef int begin(self, Sweep* s) except -1:
-        """A sweep restricted to the marked nodes."""
-        cdef Tensor t
-        cdef index_t high = 1
-        for t in self.outputs:
-            if t.node and t.tape == self.tape and t.node > high:
-                high = t.node
-        sweep_begin(s, self.tape, high)
-        s.restricted = True
-        s.first = 0xFFFFFFFF
-        for t in self.inputs:
-            s.first = t.node if t.node < s.first else s.first
+    cdef int refuse_swept(self) except -1:
+        if self.swept:
+            self.unmark()
+            raise RuntimeError(
+                "part of this recording was swept by backward(), and its saved values are gone; "
+                "use backward(retain_graph=True) inside the function, or detach what it returns")
         return 0
-
-    cdef inline bint reaches(self, Tensor out) noexcept:
-        """Whether an output lies downstream of the inputs."""
-        return out.node != 0 and out.tape == self.tape and self.tape.nodes[out.node].flags & NEEDED \
-            and self.tape.nodes[out.node].op != OP_LEAF
 
     cpdef list pull(self, list cotangents):
         """Cotangents of the inputs, given those of the outputs; not recorded.  None where nothing arrives."""
         cdef Sweep s
-        cdef Tensor t, g
+        cdef Tensor t
         cdef Py_ssize_t k
+        cdef index_t i, high = 1
         cdef list result = []
         cdef Node* node
         self.mark()
-        self.begin(&s)
+        self.refuse_swept()
+        for k in range(len(self.outputs)):
+            i = self.output(k)
+            high = i if i > high else high
+        sweep_begin(&s, self.tape, high)
+        s.restricted = True
+        s.first = self.first
         try:
             for k in range(len(self.outputs)):
-                t = self.outputs[k]
-                if cotangents[k] is not None and self.reaches(t) and t.node >= s.first:
-                    seed(&s, t, <Tensor?>cotangents[k])
+                i = self.output(k)
+                if i and cotangents[k] is not None:
+                    seed(&s, i, <Tensor?>cotangents[k])
             run_backward(&s)
-            for t in self.inputs:
-                node = self.tape.nodes + t.node
-                if t.node > s.high or not node.flags & REACHED:
+            for k in range(len(self.inputs)):
+                i = self.nodes[k]
+                node = self.tape.nodes + i
+                if i > high or not node.flags & REACHED:
                     result.append(None)
-                elif node.shape == NULL:
-                    result.append(new_number(s.adjoints[t.node].number))
                 else:
-                    result.append(tensor_from_adjoint(node, s.adjoints[t.node]))
+                    result.append(tensor_from_adjoint(node, s.adjoints[i]))
         finally:
             sweep_end(&s)
             self.unmark()
@@ -153,25 +199,22 @@ cdef class Linearization:
         """The same, recorded, so that the result differentiates again."""
         cdef Sweep s
         cdef CTape* tape = self.tape
-        cdef Tensor t
         cdef Py_ssize_t k
         cdef int recording = tape.recording
         self.mark()
+        self.refuse_swept()
         sweep_clear(&s, tape)
         s.restricted = True
-        s.first = 0xFFFFFFFF
-        for t in self.inputs:
-            s.first = t.node if t.node < s.first else s.first
+        s.first = self.first
         tape.sweeps += 1
         tape.recording = True
         try:
             seeds = []
             for k in range(len(self.outputs)):
-                t = self.outputs[k]
-                if cotangents[k] is not None and self.reaches(t):
-                    seeds.append((t.node, cotangents[k]))
+                if cotangents[k] is not None and self.output(k):
+                    seeds.append((self.output(k), cotangents[k]))
             found = recorded_sweep(&s, seeds) if seeds else {}
-            return [found.get((<Tensor>t).node) for t in self.inputs]
+            return [found.get(self.nodes[k]) for k in range(len(self.inputs))]
         finally:
             self.unmark()
             tape.recording = recording
@@ -180,34 +223,28 @@ cdef class Linearization:
     cpdef list push(self, list tangents, bint recorded):
         """Tangents of the outputs, given those of the inputs.  None where nothing arrives."""
         cdef CTape* tape = self.tape
-        cdef Tensor t
         cdef Py_ssize_t k
-        cdef index_t i, first = 0xFFFFFFFF, last = 0
+        cdef index_t i, last = 0
         cdef dict at = {}
         cdef int recording = tape.recording
-        cdef Node* node
         self.mark()
+        self.refuse_swept()
         for k in range(len(self.inputs)):
-            t = self.inputs[k]
             if tangents[k] is not None:
-                at[t.node] = tangents[k]
-            first = t.node if t.node < first else first
-        for t in self.outputs:
-            if self.reaches(t):
-                last = t.node if t.node > last else last
+                at[self.nodes[k]] = tangents[k]
+        for k in range(len(self.outputs)):
+            i = self.output(k)
+            last = i if i > last else last
         tape.sweeps += 1
         tape.recording = recorded
         try:
-            for i in range(first, last + 1):
-                node = tape.nodes + i
-                if node.op == OP_FREE or node.flags & STOPS or not node.flags & NEEDED:
+            for i in range(self.first, last + 1):
+                if tape.nodes[i].flags & STOPS or not tape.nodes[i].flags & NEEDED:
                     continue
-                if node.flags & SWEPT:
-                    raise RuntimeError("forward sweep over a graph that backward has swept; use backward(retain_graph=True)")
                 made = push_tensors(tape, i, at)
                 if made is not None:
                     at[i] = made
-            return [at.get((<Tensor>t).node) if self.reaches(t) else None for t in self.outputs]
+            return [at.get(self.output(k)) if self.output(k) else None for k in range(len(self.outputs))]
         finally:
             self.unmark()
             tape.recording = recording
@@ -235,21 +272,13 @@ cdef class Recorder:
 def make_linearization(str who, list arguments, list places):
     """A Linearization whose inputs are these arguments; its outputs are set by ``finish_linearization``."""
     cdef Linearization line = Linearization.__new__(Linearization)
-    cdef Py_ssize_t k
-    line.tape = current_tape()
-    line.inputs = []
-    line.outputs = []
-    for k in range(len(arguments)):
-        line.inputs.append(input_tensor(line.tape, arguments[k], who, places[k]))
+    line.set_inputs(current_tape(), arguments, who, places)
     return line
 
 
 def finish_linearization(Linearization line, list outputs):
-    """Sets the outputs; they can be Tensors only."""
-    line.outputs = outputs
-    line.mark()
-    line.unmark()
-    return line
+    """Sets the outputs, Tensors."""
+    line.set_outputs(outputs)
 
 
 def recording_outside():
@@ -334,17 +363,13 @@ cdef class ValueAndGrad:
                 any_tensor = True
             given.append(x)
         line = Linearization.__new__(Linearization)
-        line.tape = tape
-        line.inputs = []
-        line.outputs = []
         passed = list(arguments)
         tape.recording = True
         tape.depth += 1
         try:
+            line.set_inputs(tape, given, self.__name__, places)
             for k in range(len(given)):
-                t = input_tensor(tape, given[k], self.__name__, places[k])
-                line.inputs.append(t)
-                passed[places[k]] = t
+                passed[places[k]] = line.inputs[k]
             aux = None
             result = self.__wrapped__(*passed, **keywords)
             if self.has_aux:
@@ -352,8 +377,7 @@ cdef class ValueAndGrad:
                     raise TypeError(f"{self.__name__}: has_aux=True, and the function returned no pair (value, aux)")
                 result, aux = result
             out = scalar_output(result, self.__name__)
-            line.outputs.append(out)
-            finish_linearization(line, line.outputs)
+            line.set_outputs([out])
             seeds = [new_number(1.0) if out.array == NULL else from_ndarray(np.ones((), out.dtype))]
             if line.outside and recording and (tape.depth > 1 or any_tensor):
                 gradients = line.pull_recorded(seeds)

@@ -8,6 +8,7 @@ import numpy as np
 
 import fastgrad as fg
 import fastgrad.numpy as fnp
+from fastgrad._core.engine import plain_index, softmax_cross_entropy
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 
@@ -198,27 +199,15 @@ def cross_entropy(input, target, weight=None, reduction="mean", label_smoothing=
 
 def cross_entropy_of_classes(input, labels, weight, reduction, label_smoothing):
     classes = input.shape[-1]
-    if isinstance(labels, fg.Tensor):
-        labels = labels.numpy()
-    if labels.shape != input.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: logits of shape {input.shape} go with class numbers of shape {input.shape[:-1]}, "
-            f"not {labels.shape}"
-        )
-    labels = labels.astype(np.intp, copy=False)
-    # As unsigned numbers negative ones are huge: one pass finds both kinds of stray.
-    if labels.size and np.maximum.reduce(labels.view(np.uintp), axis=None) >= classes:
-        raise IndexError(
-            f"cross_entropy: class numbers go from 0 to {classes - 1}, not from {labels.min()} to {labels.max()}"
-        )
-    picked = (np.arange(labels.size), labels) if labels.ndim else labels
-    log_probabilities = fnp.log_softmax(input, axis=-1)
-    losses = -log_probabilities[picked]
-    factors = None if weight is None else weight[labels]
+    losses = softmax_cross_entropy(input, labels)
+    if weight is None and not label_smoothing:
+        return reduce("cross_entropy", losses, reduction)
+    factors = None if weight is None else weight[plain_index(labels)]
     if factors is not None:
         losses = losses * factors
     if label_smoothing:
-        terms = log_probabilities if weight is None else log_probabilities * weight
+        terms = fnp.log_softmax(input, axis=-1)
+        terms = terms if weight is None else terms * weight
         losses = (1.0 - label_smoothing) * losses - (label_smoothing / classes) * fnp.sum(terms, axis=-1)
     if reduction == "mean" and factors is not None:
         return fnp.sum(losses) / fnp.sum(factors)

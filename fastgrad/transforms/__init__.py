@@ -46,8 +46,7 @@ class _Call:
                     raise TypeError(f"{who}: has_aux=True, and the function returned no pair (value, aux)")
                 result, self.aux = result
             found, self.out_structure = tree_flatten(result)
-            outputs = [leaf if isinstance(leaf, Tensor) else fnp.asarray(leaf) for leaf in found]
-            engine.finish_linearization(self.line, outputs)
+            engine.finish_linearization(self.line, [_output(who, leaf) for leaf in found])
         # Whether answers must go on being differentiated by somebody around this call.
         self.connected = self.line.outside and recording and (engine.recording_outside() or self.any_tensor)
 
@@ -88,6 +87,22 @@ class _Call:
         flat = iter(flat)
         trees = [tree_unflatten(structure, flat) for structure in self.structures]
         return trees[0] if self.single else tuple(trees)
+
+
+def _output(who, leaf):
+    """What a function returned, as a Tensor."""
+    if isinstance(leaf, Tensor):
+        return leaf
+    try:
+        return fnp.asarray(leaf)
+    except TypeError:
+        raise TypeError(f"{who}: the function returned {type(leaf).__name__}, which is no array, Tensor, number or tree of "
+                        "these") from None
+
+
+def _plain(argnums):
+    """argnums as the engine takes them: an int or a tuple."""
+    return int(argnums) if isinstance(argnums, np.integer) else argnums
 
 
 def lower_aux(aux, any_tensor):
@@ -160,7 +175,7 @@ def grad(fun, argnums=0, has_aux=False):
     >>> fg.grad(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
     array([2., 4.])
     """
-    return engine.ValueAndGrad(fun, argnums, has_aux, False, _grad_by_tree)
+    return engine.ValueAndGrad(fun, _plain(argnums), has_aux, False, _grad_by_tree)
 
 
 def value_and_grad(fun, argnums=0, has_aux=False):
@@ -183,7 +198,7 @@ def value_and_grad(fun, argnums=0, has_aux=False):
     >>> float(value), float(gradient)
     (9.0, 6.0)
     """
-    return engine.ValueAndGrad(fun, argnums, has_aux, True, _grad_by_tree)
+    return engine.ValueAndGrad(fun, _plain(argnums), has_aux, True, _grad_by_tree)
 
 
 def vjp(fun, *primals, has_aux=False):
@@ -310,6 +325,42 @@ def _rows(rows, shape, like, call):
     return np.stack(rows).reshape(shape + np.shape(rows[0]))
 
 
+def _by_rows(call):
+    """The Jacobian of a recording by reverse sweeps."""
+    blocks = []
+    for k, out in enumerate(call.outputs):
+        rows = []
+        for e in _basis(out):
+            seeds = [None] * len(call.outputs)
+            seeds[k] = e
+            rows.append(call.pull(seeds))
+        blocks.append(call.by_argument(
+            [_rows([row[j] for row in rows], out.shape, t, call) for j, t in enumerate(call.line.inputs)]))
+    return tree_unflatten(call.out_structure, blocks)
+
+
+def _by_columns(call):
+    """The Jacobian of a recording by forward sweeps."""
+    columns = []
+    for j, t in enumerate(call.line.inputs):
+        pushed = []
+        for e in _basis(t):
+            tangents = [None] * len(call.line.inputs)
+            tangents[j] = e
+            pushed.append(call.push(tangents))
+        columns.append(pushed)
+    blocks = []
+    for k, out in enumerate(call.outputs):
+        parts = []
+        for j, t in enumerate(call.line.inputs):
+            block = _rows([p[k] for p in columns[j]], t.shape, out, call)
+            n = len(t.shape)
+            axes = tuple(range(n, n + len(out.shape))) + tuple(range(n))
+            parts.append(block.transpose(axes) if axes else block)
+        blocks.append(call.by_argument(parts))
+    return tree_unflatten(call.out_structure, blocks)
+
+
 def jacrev(fun, argnums=0):
     """The Jacobian, row by row: a reverse sweep an element of the result.
 
@@ -335,17 +386,7 @@ def jacrev(fun, argnums=0):
     """
 
     def jacobian_of(*arguments, **keywords):
-        call = _Call("jacrev", fun, arguments, keywords, argnums)
-        blocks = []
-        for k, out in enumerate(call.outputs):
-            rows = []
-            for e in _basis(out):
-                seeds = [None] * len(call.outputs)
-                seeds[k] = e
-                rows.append(call.pull(seeds))
-            blocks.append(call.by_argument(
-                [_rows([row[j] for row in rows], out.shape, t, call) for j, t in enumerate(call.line.inputs)]))
-        return tree_unflatten(call.out_structure, blocks)
+        return _by_rows(_Call("jacrev", fun, arguments, keywords, argnums))
 
     return _named(jacobian_of, "jacrev", fun)
 
@@ -373,25 +414,7 @@ def jacfwd(fun, argnums=0):
     """
 
     def jacobian_of(*arguments, **keywords):
-        call = _Call("jacfwd", fun, arguments, keywords, argnums)
-        columns = []
-        for j, t in enumerate(call.line.inputs):
-            pushed = []
-            for e in _basis(t):
-                tangents = [None] * len(call.line.inputs)
-                tangents[j] = e
-                pushed.append(call.push(tangents))
-            columns.append(pushed)
-        blocks = []
-        for k, out in enumerate(call.outputs):
-            parts = []
-            for j, t in enumerate(call.line.inputs):
-                block = _rows([p[k] for p in columns[j]], t.shape, out, call)
-                n = len(t.shape)
-                axes = tuple(range(n, n + len(out.shape))) + tuple(range(n))
-                parts.append(block.transpose(axes) if axes else block)
-            blocks.append(call.by_argument(parts))
-        return tree_unflatten(call.out_structure, blocks)
+        return _by_columns(_Call("jacfwd", fun, arguments, keywords, argnums))
 
     return _named(jacobian_of, "jacfwd", fun)
 
@@ -418,18 +441,11 @@ def jacobian(fun, argnums=0):
     """
 
     def jacobian_of(*arguments, **keywords):
-        with engine.Recording(False):
-            leaves, _ = tree_flatten(fun(*tree_map(_without_gradient, arguments), **keywords))
-        n_out = sum(np.size(_without_gradient(leaf)) for leaf in leaves)
-        places = [argnums] if isinstance(argnums, (int, np.integer)) else argnums
-        n_in = sum(np.size(_without_gradient(leaf)) for place in places for leaf in tree_flatten(arguments[place])[0])
-        return (jacfwd if n_in < n_out else jacrev)(fun, argnums)(*arguments, **keywords)
+        call = _Call("jacobian", fun, arguments, keywords, argnums)
+        n_in, n_out = (sum(t.size for t in tensors) for tensors in (call.line.inputs, call.outputs))
+        return _by_columns(call) if n_in < n_out else _by_rows(call)
 
     return _named(jacobian_of, "jacobian", fun)
-
-
-def _without_gradient(leaf):
-    return leaf.detach().numpy() if isinstance(leaf, Tensor) else leaf
 
 
 def hessian(fun, argnums=0):

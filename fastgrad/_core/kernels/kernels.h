@@ -6,6 +6,7 @@
 #define FG_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include "ops.h"
 
 /* Elements a block holds where a loop works block by block: 4 KiB of doubles, so that six blocks fit L1. */
@@ -46,6 +47,8 @@ typedef struct {
     void (*softmax_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *out, void *to);
     void (*log_softmax_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *out, void *to);
     void (*logsumexp_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
+    void (*cross_entropy[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, const int64_t *labels, void *out);
+    void (*cross_entropy_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const int64_t *labels, void *to);
     void (*extreme_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
 } fg_kernel_table;
 

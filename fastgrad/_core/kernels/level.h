@@ -62,5 +62,7 @@ const fg_kernel_table FG_LEVEL = {
     .softmax_pull = {softmax_pull_f64, softmax_pull_f32},
     .log_softmax_pull = {log_softmax_pull_f64, log_softmax_pull_f32},
     .logsumexp_pull = {logsumexp_pull_f64, logsumexp_pull_f32},
+    .cross_entropy = {cross_entropy_f64, cross_entropy_f32},
+    .cross_entropy_pull = {cross_entropy_pull_f64, cross_entropy_pull_f32},
     .extreme_pull = {extreme_pull_f64, extreme_pull_f32},
 };

@@ -150,13 +150,30 @@ static double NAME(exp_shifted)(ptrdiff_t n, const T *restrict x, T m, T *restri
     return total;
 }
 
+/* log of the sum of exp(x - m), m the finite maximum: as log1p of all terms but one that is exactly 1, so that a sum
+ * near 1 keeps its digits. */
+static double NAME(log_of_sum)(ptrdiff_t n, const T *x, T m) {
+    T shifted[FG_BLOCK], terms[FG_BLOCK];
+    double rest = 0;
+    int left_out = 0;
+    for (ptrdiff_t start = 0; start < n; start += FG_BLOCK, x += FG_BLOCK) {
+        ptrdiff_t b = n - start < FG_BLOCK ? n - start : FG_BLOCK;
+        for (ptrdiff_t i = 0; i < b; i++) shifted[i] = x[i] - m;
+        NAME(loop_fg_value_exp)(b, shifted, NULL, NULL, terms);
+        for (ptrdiff_t i = 0; i < b && !left_out; i++)
+            if (x[i] == m) {
+                terms[i] = 0;
+                left_out = 1;
+            }
+        rest += NAME(sum)(b, terms);
+    }
+    return log1p(rest);
+}
+
 static double NAME(logsumexp_row)(ptrdiff_t n, const T *x) {
-    T m = (T)NAME(max)(n, x), unused[FG_BLOCK];
-    double total = 0;
+    T m = (T)NAME(max)(n, x);
     if (!(fg_fabs_f64(m) < INFINITY)) return m; /* all -inf, one +inf, or NaN */
-    for (ptrdiff_t start = 0; start < n; start += FG_BLOCK)
-        total += NAME(exp_shifted)(n - start < FG_BLOCK ? n - start : FG_BLOCK, x + start, m, unused);
-    return m + log(total);
+    return (double)m + NAME(log_of_sum)(n, x, m);
 }
 
 static void NAME(logsumexp)(ptrdiff_t rows, ptrdiff_t n, const void *x_, void *out_) {
@@ -185,7 +202,7 @@ static void NAME(log_softmax)(ptrdiff_t rows, ptrdiff_t n, const void *x_, void 
             for (ptrdiff_t j = 0; j < n; j++) out[j] = x[j] - m;
             continue;
         }
-        T lift = (T)log(NAME(exp_shifted)(n, x, m, out));
+        T lift = (T)NAME(log_of_sum)(n, x, m);
         for (ptrdiff_t j = 0; j < n; j++) out[j] = (x[j] - m) - lift;
     }
 }
@@ -227,6 +244,30 @@ static void NAME(logsumexp_pull)(ptrdiff_t rows, ptrdiff_t n, const void *g_, co
             NAME(exp_shifted)(n, x, oi, to);
             for (ptrdiff_t j = 0; j < n; j++) to[j] *= gi;
         }
+    }
+}
+
+/* logsumexp(x_i) - x_i[label_i] a row, taking the maximum away first. */
+static void NAME(cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *x_, const int64_t *labels, void *out_) {
+    const T *x = x_;
+    T *out = out_;
+    for (ptrdiff_t i = 0; i < rows; i++, x += n) {
+        T m = (T)NAME(max)(n, x);
+        double gap = (double)m - (double)x[labels[i]];
+        out[i] = (T)(fg_fabs_f64(m) < INFINITY ? gap + NAME(log_of_sum)(n, x, m) : gap);
+    }
+}
+
+/* to = g_i * (softmax(x_i) - [j is label_i]) */
+static void NAME(cross_entropy_pull)(ptrdiff_t rows, ptrdiff_t n, const void *g_, const void *x_, const int64_t *labels,
+                                     void *to_) {
+    const T *g = g_;
+    T *to = to_;
+    NAME(softmax)(rows, n, x_, to_);
+    for (ptrdiff_t i = 0; i < rows; i++, to += n) {
+        T gi = g[i];
+        to[labels[i]] -= 1;
+        for (ptrdiff_t j = 0; j < n; j++) to[j] = gi == 0 ? 0 : to[j] * gi;
     }
 }
 
