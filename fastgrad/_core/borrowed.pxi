@@ -8,17 +8,20 @@ cdef fg_numpy_loop numpy_matmul[2]
 cdef void* numpy_matmul_data[2]
 
 
-cdef bint find_loop(cnp.ufunc ufunc, int dtype, fg_numpy_loop* loop, void** data):
+cdef bint find_loop(object ufunc, int dtype, fg_numpy_loop* loop, void** data):
     """The loop of a ufunc whose operands and result are all of one dtype."""
-    cdef int k, j, n = ufunc.nargs
-    for k in range(ufunc.ntypes):
+    cdef ufunc_fields* fields = <ufunc_fields*><PyObject*>ufunc
+    cdef int k, j, n = fields.nargs
+    if type(ufunc) is not np.ufunc or n != ufunc.nargs or fields.ntypes != ufunc.ntypes:
+        return False
+    for k in range(fields.ntypes):
         for j in range(n):
-            if ufunc.types[n * k + j] != dtype:
+            if fields.types[n * k + j] != dtype:
                 break
         else:
-            loop[0] = <fg_numpy_loop>ufunc.functions[k]
-            data[0] = ufunc.data[k]
-            return True
+            loop[0] = <fg_numpy_loop>fields.functions[k]
+            data[0] = fields.data[k]
+            return loop[0] != NULL
     return False
 
 

@@ -342,24 +342,27 @@ cdef Tensor elementwise_again(int op, list values):
 
 cdef inline Tensor number1(int op, Tensor x):
     """One inline number."""
-    cdef Tensor result
-    cdef CTape* tape
-    cdef index_t i, a
-    cdef double value = fg_scalar_value(op, x.number, 0, 0)
-    result = new_number(value)
+    cdef Tensor result = new_number(fg_scalar_value(op, x.number, 0, 0))
+    cdef CTape* tape = <CTape*>fg_this_thread_tape
+    cdef index_t i, a = x.node
+    cdef Node* node
     if fg_is_bool[op]:
         result.dtype_number = NPY_BOOL
-    elif tracked(x) and fg_needs[op][0]:
+        return result
+    if a == 0 or x.tape != tape or tape.n + 2 > tape.capacity or not tape.recording or not fg_needs[op][0]:
+        if not tracked(x) or not fg_needs[op][0] or not current_tape().recording:
+            return result
         tape = current_tape()
-        if tape.recording:
-            check_tape(x, tape)
-            tape_reserve(tape, 2)
-            a = node_of(x, tape)
-            i = node_new(tape, op, a, 0)
-            tape.nodes[i].value.number = value
-            tape.nodes[i].tensor = <PyObject*>result
-            result.tape = tape
-            result.node = i
+        check_tape(x, tape)
+        tape_reserve(tape, 2)
+        a = node_of(x, tape)
+    i = node_new(tape, op, a, 0)
+    node = tape.nodes + i
+    node.flags |= PLAIN | FLOWS_A
+    node.value.number = result.number
+    node.tensor = <PyObject*>result
+    result.tape = tape
+    result.node = i
     return result
 
 
@@ -373,6 +376,7 @@ cdef inline object number2(int op, PyObject* x, double xv, PyObject* y, double y
     cdef index_t a = 0, b = 0, i
     cdef Node* node
     cdef int mask
+    cdef unsigned short flags
     if fg_is_bool[op]:
         result.dtype_number = NPY_BOOL
         return result
@@ -389,12 +393,14 @@ cdef inline object number2(int op, PyObject* x, double xv, PyObject* y, double y
     if not fg_needs[op][0] or not fg_needs[op][1] or tape.n + 4 > tape.capacity or not tape.recording:
         return number2_slowly(op, result, x, xv, y, yv)
     mask = (fg_needs[op][0] if a else 0) | (fg_needs[op][1] if b else 0)
+    flags = PLAIN | (FLOWS_A if a else 0) | (FLOWS_B if b else 0)
     if not a and mask & 1:
         a = constant_number(tape, xv)
     if not b and mask & 2:
         b = constant_number(tape, yv)
     i = node_new(tape, op, a, b)
     node = tape.nodes + i
+    node.flags |= flags
     node.value.number = result.number
     node.tensor = <PyObject*>result
     result.tape = tape
@@ -427,6 +433,7 @@ cdef object number2_slowly(int op, Tensor result, PyObject* x, double xv, PyObje
     elif mask & 2:
         b = constant_number(tape, yv)
     i = node_new(tape, op, a, b)
+    tape.nodes[i].flags |= PLAIN | (FLOWS_A if fx else 0) | (FLOWS_B if fy else 0)
     tape.nodes[i].value.number = result.number
     tape.nodes[i].tensor = <PyObject*>result
     result.tape = tape

@@ -50,6 +50,14 @@ cdef extern from "numpy/arrayobject.h":
                             void* data, int itemsize, int flags, PyObject* obj)
     int PyArray_SetBaseObject(cnp.ndarray a, object base) except -1
 
+cdef extern from "numpy/ufuncobject.h":
+    ctypedef struct ufunc_fields "PyUFuncObject":
+        int nargs
+        int ntypes
+        void** functions
+        void** data
+        const char* types
+
 cdef enum:
     NPY_BOOL = cnp.NPY_BOOL
     NPY_FLOAT = cnp.NPY_FLOAT

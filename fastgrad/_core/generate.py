@@ -190,6 +190,8 @@ def write_ops():
     for field, of in (("arity", lambda op: op.arity), ("is_bool", lambda op: int(op.kind == "bool"))):
         values = ", ".join(str(of(op)) for op in TABLE.OPS)
         lines.append(f"static const unsigned char fg_{field}[FG_N_ELEMENTARY] = {{0, {values}}};")
+    lines.append("\n/* A node of the tape keeps its operation in a byte, together with the structured ones. */\n"
+                 '_Static_assert(FG_N_ELEMENTARY + 40 < 256, "too many operations for a byte");')
     lines.append("\n#endif")
     return "\n".join(lines) + "\n"
 

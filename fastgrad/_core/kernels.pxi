@@ -6,11 +6,14 @@ cdef extern from "ops.h" nogil:
     const unsigned char fg_is_bool[1]
 
 cdef extern from "kernels.h" nogil:
-    int FG_BLOCK, FG_GEMM_DEPTH
+    int FG_BLOCK
     ctypedef void (*fg_value_loop)(Py_ssize_t n, const void* x, const void* y, const void* z, void* out) noexcept nogil
+    ctypedef void (*fg_pull_loop)(Py_ssize_t n, const void* g, const void* x, const void* y, const void* z, const void* out,
+                                  void* to) noexcept nogil
     ctypedef struct fg_kernel_table:
         const char* level
         fg_value_loop value[1][2]
+        fg_pull_loop pull[1][3][2]
         void (*add[2])(Py_ssize_t n, const void* x, void* to) noexcept nogil
         void (*fill[2])(Py_ssize_t n, double value, void* to) noexcept nogil
         double (*sum[2])(Py_ssize_t n, const void* x) noexcept nogil

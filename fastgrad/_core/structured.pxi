@@ -551,7 +551,7 @@ def logsumexp(a, axis=None, keepdims=False):
     --------
     >>> import numpy as np
     >>> import fastgrad.numpy as fnp
-    >>> fnp.logsumexp([1000.0, 1000.0]).item() == 1000.0 + np.log(2.0)
+    >>> bool(fnp.logsumexp([1000.0, 1000.0]).item() == 1000.0 + np.log(2.0))
     True
     """
     cdef Tensor x = float_tensor(a, "logsumexp"), rows, result
@@ -654,7 +654,7 @@ def softmax_cross_entropy(logits, labels):
     --------
     >>> import numpy as np
     >>> from fastgrad._core.engine import softmax_cross_entropy
-    >>> softmax_cross_entropy([[0.0, 0.0]], [1]).item() == np.log(2.0)
+    >>> bool(softmax_cross_entropy([[0.0, 0.0]], [1]).item() == np.log(2.0))
     True
     """
     cdef Tensor x = float_tensor(logits, "softmax_cross_entropy"), result
@@ -1228,9 +1228,9 @@ cdef tuple index_key(Extra* extra, Shape* shape, tuple out_shape):
 # ------------------------------------------------------------------------------------------------------------- matmul
 
 cdef enum:
-    # multiplications up to which our own loops are faster than a call of BLAS: of a few rows, and of more
-    SMALL_PRODUCT = 8000
-    MIDDLE_PRODUCT = 2500000
+    # multiplications up to which our own loops are faster than a call of BLAS (benches/products.py): one row, and more
+    SMALL_PRODUCT = 2000
+    MIDDLE_PRODUCT = 6000000
 
 
 cdef int product(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, char* a, Py_ssize_t a_row, Py_ssize_t a_column,
@@ -1241,10 +1241,15 @@ cdef int product(int type, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, char* a, Py
         return 0
     if k == 0:
         fg_kernels.fill[type](m * n, 0, to)
-    elif m < 4 and work <= SMALL_PRODUCT or work <= 256:
+    elif work <= 256 or (m == 1 and work <= SMALL_PRODUCT):
         fg_kernels.matmul[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to, False)
-    elif k <= FG_GEMM_DEPTH and work <= MIDDLE_PRODUCT:
+    elif m == 1 and numpy_matmul[type] != NULL:
+        call_numpy_matmul(type, m, k, n, a, a_row, a_column, b, b_row, b_column, to)
+    elif work <= MIDDLE_PRODUCT and work <= LONG:
         fg_kernels.gemm[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to)
+    elif work <= MIDDLE_PRODUCT:
+        with nogil:
+            fg_kernels.gemm[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to)
     elif numpy_matmul[type] == NULL:
         fg_kernels.matmul[type](m, k, n, a, a_row, a_column, b, b_row, b_column, to, False)
     elif work > LONG:

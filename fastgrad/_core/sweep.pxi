@@ -224,29 +224,27 @@ cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
     cdef Node* node
     cdef index_t low = s.low, first = s.first, a, b
     cdef bint restricted = s.restricted, want_a, want_b
-    cdef unsigned char keep = 0xFF if s.consumes else <unsigned char>~REACHED
+    cdef unsigned short flags, keep = 0xFFFF if s.consumes else <unsigned short>~REACHED
     cdef double g, da = 0, db = 0
-    cdef int op
     while i >= low and i:
         node = nodes + i
-        if not node.flags & REACHED:
+        flags = node.flags
+        if not flags & REACHED:
             i -= 1
             continue
-        op = node.op
+        if flags & (PLAIN | SWEPT | STOPS | RETAINS) != PLAIN:
+            break
         a = node.a
         b = node.b
-        if op >= FG_N_ELEMENTARY or node.shape != NULL or nodes[a].shape != NULL or nodes[b].shape != NULL \
-                or node.flags & (SWEPT | STOPS | RETAINS) or node.extra != NULL:
-            break
         g = adjoints[i].number
         adjoints[i].number = 0
-        node.flags &= keep
-        want_a = a and nodes[a].op != OP_CONSTANT
-        want_b = b and nodes[b].op != OP_CONSTANT
+        node.flags = flags & keep
+        want_a = flags & FLOWS_A
+        want_b = flags & FLOWS_B
         if restricted:
             want_a = want_a and a >= first and nodes[a].flags & NEEDED
             want_b = want_b and b >= first and nodes[b].flags & NEEDED
-        fg_scalar_pulls(op, want_a, want_b, g, nodes[a].value.number, nodes[b].value.number, node.value.number, &da, &db)
+        fg_scalar_pulls(node.op, want_a, want_b, g, nodes[a].value.number, nodes[b].value.number, node.value.number, &da, &db)
         if want_a:
             adjoints[a].number += da
             nodes[a].flags |= REACHED
@@ -338,6 +336,8 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
         if needs & 32 and g != NULL and operand.shape != NULL:
             contribute(s, id[k], unbroadcast(g, operand.shape, operand.dtype))
             continue
+        if s.adjoints[id[k]].array == NULL and pull_alike(s, i, k, id, g):
+            continue
         for j in range(3):
             if needs & (1 << j):
                 view_of_node(tape.nodes + id[j], shape, strides[1 + j], views + 1 + j)
@@ -377,6 +377,37 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
         if fresh != NULL:
             contribute(s, id[k], fresh)
     return 0
+
+
+cdef inline const char* numbers_if_alike(const Node* node, const Array* g) noexcept:
+    """The numbers of a node's value where they lie like g's."""
+    cdef const Array* a = node.value.array
+    if node.shape == NULL or a == NULL or a.strides != NULL or a.dtype != g.dtype or not same_shape(a.shape, g.shape):
+        return NULL
+    return a.data
+
+
+cdef bint pull_alike(Sweep* s, index_t i, int k, index_t* id, Array* g) except -1:
+    """The first cotangent of an operand where all is contiguous and of one shape and dtype; False where it is not."""
+    cdef Node* nodes = s.tape.nodes
+    cdef int op = nodes[i].op, needs = fg_needs[op][k], j
+    cdef const char* data[4]
+    cdef Node* operand = nodes + id[k]
+    cdef Array* fresh
+    if g == NULL or g.strides != NULL or g.shape.size > LONG or operand.shape == NULL or operand.dtype != g.dtype \
+            or not same_shape(operand.shape, g.shape):
+        return False
+    for j in range(4):
+        data[j] = NULL
+        if needs & (1 << j):
+            data[j] = numbers_if_alike(nodes + (i if j == 3 else id[j]), g)
+            if data[j] == NULL:
+                return False
+    fresh = array_new(operand.shape, g.dtype)
+    fg_kernels.pull[op][k][type_index(g.dtype)](g.shape.size, g.data, data[0], data[1], data[2], data[3], fresh.data)
+    s.adjoints[id[k]].array = fresh
+    reach(s, id[k])
+    return True
 
 
 cdef int pull_structured(Sweep* s, index_t i) except -1:
@@ -898,6 +929,9 @@ cdef inline void add_in_place(Tensor have, Adjoint adjoint) noexcept:
     cdef Py_ssize_t unused[FG_MAX_NDIM]
     if have.array == NULL:
         have.number += adjoint.number
+        return
+    if adjoint.array.strides == NULL:
+        fg_kernels.add[type_index(have.dtype_number)](have.array.shape.size, adjoint.array.data, have.array.data)
         return
     view_of_value(adjoint.array, 0, have.array.shape, unused, &source)
     view_of_value(have.array, 0, have.array.shape, unused, &sink)

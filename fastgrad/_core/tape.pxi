@@ -36,6 +36,10 @@ cdef enum:
     RETAINS = 4                     # t.retain_grad()
     NEEDED = 8                      # scratch of a sweep: on the way to what is asked for
     SWEPT = 16                      # backward has been here and kept nothing
+    # 32, 64: REACHED and STOPS, the sweep's (sweep.pxi)
+    PLAIN = 128                     # an elementwise operation from 0-d numbers to one, so that run_numbers takes it
+    FLOWS_A = 256                   # of a PLAIN node: a cotangent flows to the first operand,
+    FLOWS_B = 512                   # and to the second
 
     FIRST_CAPACITY = 1024
     DOUBLED_CAPACITY = 1 << 20      # above this a tape grows by a quarter
@@ -48,9 +52,9 @@ cdef union NodeValue:
     Array* array                    # of any other; NULL until somebody needs it
 
 cdef struct Node:                   # 48 bytes, one cache line: recording writes it once, a sweep reads it once
-    unsigned short op
+    unsigned char op
     unsigned char dtype
-    unsigned char flags
+    unsigned short flags
     index_t refcount
     index_t a
     index_t b                       # the second operand, or a small parameter of a one-operand operation

@@ -34,7 +34,7 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
     return t
 
 
-cdef inline void look(Node* nodes, index_t id, index_t first, unsigned char* needed, unsigned char* others) noexcept:
+cdef inline void look(Node* nodes, index_t id, index_t first, unsigned short* needed, unsigned short* others) noexcept:
     """Whether an operand lies downstream of an input, or else is tracked, or was swept."""
     if id == 0:
         return
@@ -110,7 +110,7 @@ cdef class Linearization(Holder):
         cdef index_t last = 0, i
         cdef Node* node
         cdef Py_ssize_t j, k, n = len(self.inputs)
-        cdef unsigned char needed, others, seen = 0
+        cdef unsigned short needed, others, seen = 0
         self.first = 0xFFFFFFFF
         for k in range(n):
             i = self.nodes[k]

@@ -19,10 +19,11 @@ typedef T NAME(vec);
 #define INLINE static inline
 #endif
 #define PANEL (2 * PER_VECTOR)
+#define DEPTH 256 /* rows of b in a packed panel: 32 KiB at most */
 
-/* `rows` rows (a constant where this is inlined) of one panel: to = a b over the first `columns` columns. */
+/* `rows` rows (a constant where this is inlined) of one panel: to = or += a b over the first `columns` columns. */
 INLINE void NAME(tile)(const int rows, ptrdiff_t k, const T *a, ptrdiff_t a_row, ptrdiff_t a_column,
-                       const T *restrict panel, T *restrict to, ptrdiff_t to_row, ptrdiff_t columns) {
+                       const T *restrict panel, T *restrict to, ptrdiff_t to_row, ptrdiff_t columns, int add) {
     NAME(vec) sum[TILE][2];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (NAME(vec)){0};
@@ -40,8 +41,9 @@ INLINE void NAME(tile)(const int rows, ptrdiff_t k, const T *a, ptrdiff_t a_row,
     if (columns == PANEL) {
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
-            *(NAME(vec) *)(to + i * to_row) = sum[i][0];
-            *(NAME(vec) *)(to + i * to_row + PER_VECTOR) = sum[i][1];
+            NAME(vec) *row = (NAME(vec) *)(to + i * to_row);
+            row[0] = add ? row[0] + sum[i][0] : sum[i][0];
+            row[1] = add ? row[1] + sum[i][1] : sum[i][1];
         }
     } else {
         T part[PANEL];
@@ -49,7 +51,7 @@ INLINE void NAME(tile)(const int rows, ptrdiff_t k, const T *a, ptrdiff_t a_row,
         for (int i = 0; i < rows; i++) {
             *(NAME(vec) *)part = sum[i][0];
             *(NAME(vec) *)(part + PER_VECTOR) = sum[i][1];
-            for (ptrdiff_t j = 0; j < columns; j++) to[i * to_row + j] = part[j];
+            for (ptrdiff_t j = 0; j < columns; j++) to[i * to_row + j] = add ? to[i * to_row + j] + part[j] : part[j];
         }
     }
 }
@@ -67,20 +69,24 @@ static void NAME(pack)(ptrdiff_t k, ptrdiff_t columns, const T *b, ptrdiff_t b_r
     }
 }
 
-/* to = a b with element strides, to contiguous; k at most FG_GEMM_DEPTH. */
+/* to = a b with element strides, to contiguous; k >= 1. */
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a_, ptrdiff_t a_row, ptrdiff_t a_column,
                        const void *b_, ptrdiff_t b_row, ptrdiff_t b_column, void *to_) {
     const T *a = a_, *b = b_;
     T *to = to_;
-    _Alignas(64) T panel[FG_GEMM_DEPTH * PANEL];
-    for (ptrdiff_t j = 0; j < n; j += PANEL) {
-        ptrdiff_t columns = n - j < PANEL ? n - j : PANEL, i = 0;
-        NAME(pack)(k, columns, b + j * b_column, b_row, b_column, panel);
-        for (; i + TILE <= m; i += TILE)
-            NAME(tile)(TILE, k, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns);
-        for (; i + 4 <= m && TILE > 4; i += 4)
-            NAME(tile)(4, k, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns);
-        for (; i < m; i++) NAME(tile)(1, k, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns);
+    _Alignas(64) T panel[DEPTH * PANEL];
+    for (ptrdiff_t l = 0; l < k; l += DEPTH, a += DEPTH * a_column, b += DEPTH * b_row) {
+        ptrdiff_t depth = k - l < DEPTH ? k - l : DEPTH;
+        for (ptrdiff_t j = 0; j < n; j += PANEL) {
+            ptrdiff_t columns = n - j < PANEL ? n - j : PANEL, i = 0;
+            NAME(pack)(depth, columns, b + j * b_column, b_row, b_column, panel);
+            for (; i + TILE <= m; i += TILE)
+                NAME(tile)(TILE, depth, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns, l > 0);
+            for (; i + 4 <= m && TILE > 4; i += 4)
+                NAME(tile)(4, depth, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns, l > 0);
+            for (; i < m; i++)
+                NAME(tile)(1, depth, a + i * a_row, a_row, a_column, panel, to + i * n + j, n, columns, l > 0);
+        }
     }
 }
 
@@ -90,3 +96,4 @@ static void NAME(gemm)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a_, pt
 #undef PER_VECTOR
 #undef INLINE
 #undef PANEL
+#undef DEPTH

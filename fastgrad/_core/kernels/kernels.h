@@ -11,8 +11,6 @@
 
 /* Elements a block holds where a loop works block by block: 4 KiB of doubles, so that six blocks fit L1. */
 #define FG_BLOCK 512
-/* The longest inner dimension that the matrix product of gemm.h takes: a packed panel stays in L1 or L2. */
-#define FG_GEMM_DEPTH 512
 
 /* out = value(x, y, z) and to = g * partial(x, y, z, out); operands that a row does not read may be NULL. */
 typedef void (*fg_value_loop)(ptrdiff_t n, const void *x, const void *y, const void *z, void *out);
@@ -37,7 +35,7 @@ typedef struct {
     /* to += or = the product of (m, k) and (k, n) with element strides; for small sizes. */
     void (*matmul[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
                       const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *to, int accumulate);
-    /* The same without accumulation for middle sizes, k at most FG_GEMM_DEPTH; `to` contiguous. */
+    /* The same without accumulation for middle sizes, k >= 1; `to` contiguous. */
     void (*gemm[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
                     const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *to);
     /* Row-wise over (rows, n): the value and, given g and the value, the pulled-back cotangent. */
