@@ -32,7 +32,7 @@ class BuildWithLevels(build_ext):
     def build_extension(self, extension):
         flags = [] if self.compiler.compiler_type == "msvc" else OPTIMISE
         if SANITIZE:
-            flags = [*flags, f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=undefined", "-g", "-fno-omit-frame-pointer"]
+            flags = [*flags, "-O1", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=undefined", "-g", "-fno-omit-frame-pointer"]
             extension.extra_link_args += [f"-fsanitize={SANITIZE}"]
         extension.extra_compile_args += flags
         macros = [("FG_X86_LEVELS", "1")] if X86 else []
@@ -52,9 +52,10 @@ class BuildWithLevels(build_ext):
                     extension.extra_objects += job.result()
             super().build_extension(extension)
         except Exception as error:
-            if shutil.which("cc") is None and shutil.which("gcc") is None and shutil.which("clang") is None:
-                raise SystemExit("fastgrad: building from source needs a C compiler (gcc or clang) and the Python "
-                                 f"headers, and none was found ({error}).") from error
+            command = (getattr(self.compiler, "compiler_so", None) or ["cl"])[0]
+            if shutil.which(command) is None:
+                raise SystemExit(f"fastgrad: building from source needs a C compiler and the Python headers, and "
+                                 f"{command!r} was not found; install one (gcc or clang), or use a wheel.") from error
             raise
 
 

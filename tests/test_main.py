@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -13,9 +14,14 @@ import pytest
 from fastgrad import demo
 
 
+# `-m` puts the working folder first on the path: in a checkout that would be the sources, which are not built.
+elsewhere = tempfile.gettempdir()
+
+
 def run(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "fastgrad", *arguments], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-m", "fastgrad", *arguments], capture_output=True, text=True, timeout=120,
+        **{"cwd": elsewhere, **options}
     )
 
 
@@ -64,7 +70,7 @@ def test_a_terminal_gets_a_bar():
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastgrad", "--seconds", "0.5"], stdout=subprocess.DEVNULL, stderr=theirs
+        [sys.executable, "-m", "fastgrad", "--seconds", "0.5"], stdout=subprocess.DEVNULL, stderr=theirs, cwd=elsewhere
     )
     os.close(theirs)
     seen = b""
@@ -131,7 +137,8 @@ def test_checking_for_writability_changes_no_file(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_an_interrupt_ends_it_cleanly():
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastgrad", "--seconds", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fastgrad", "--seconds", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=elsewhere,
     )
     process.stdout.readline()
     time.sleep(0.5)

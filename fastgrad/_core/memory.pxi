@@ -35,6 +35,30 @@ cdef enum:
 
 cdef size_t MAX_BLOCK = <size_t>1 << 37
 
+cdef extern from *:
+    """
+    /* Under AddressSanitizer nothing freed is kept and every block is exactly as long as asked for: the pool would hide
+       what the sanitizer looks for. */
+    #if defined(__has_feature)
+    #define FG_HAS_FEATURE(x) __has_feature(x)
+    #else
+    #define FG_HAS_FEATURE(x) 0
+    #endif
+    #if defined(__SANITIZE_ADDRESS__) || FG_HAS_FEATURE(address_sanitizer)
+    #include <stdlib.h>
+    #define FG_KEEPS_FREED 0
+    static inline void *fg_take_exactly(size_t n) { void *p; return posix_memalign(&p, 64, n) ? NULL : p; }
+    static inline void fg_give_exactly(void *p) { free(p); }
+    #else
+    #define FG_KEEPS_FREED 1
+    static inline void *fg_take_exactly(size_t n) { (void)n; return NULL; }
+    static inline void fg_give_exactly(void *p) { (void)p; }
+    #endif
+    """
+    const bint FG_KEEPS_FREED
+    void* fg_take_exactly(size_t n)
+    void fg_give_exactly(void* p)
+
 cdef struct FreeBlock:
     FreeBlock* next
 
@@ -73,6 +97,12 @@ cdef void* pool_take(size_t bytes, size_t* bucket) except NULL:
     c = class_of(bytes)
     size = size_of(c)
     bucket[0] = c
+    if not FG_KEEPS_FREED:
+        raw = <char*>fg_take_exactly(bytes)
+        if raw == NULL:
+            raise MemoryError(f"cannot allocate {bytes} bytes")
+        bytes_in_use += size
+        return raw
     block = pool[c]
     if block != NULL:
         pool[c] = block.next
@@ -95,6 +125,9 @@ cdef inline void pool_give(void* block, size_t bucket) noexcept:
     global pool_bytes, bytes_in_use
     cdef size_t size = size_of(bucket)
     bytes_in_use -= size
+    if not FG_KEEPS_FREED:
+        fg_give_exactly(block)
+        return
     if pool_bytes + size > POOL_LIMIT:
         PyMem_RawFree((<void**>block)[-1])
         return

@@ -851,6 +851,7 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
         run_backward(&s)
         s.done = False
         commit(&s)
+        tape.marking += 1
         if s.consumes:
             discard_swept(&s)
         s.done = True

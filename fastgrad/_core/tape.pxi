@@ -84,6 +84,7 @@ cdef struct CTape:
     int sweeps                      # under way: nodes must keep their places
     int pins                        # open views
     int depth                       # of nested transforms
+    size_t marking                  # counts whatever changes marks on nodes: see Linearization.mark
     bint orphaned                   # its thread has ended
     Adjoint* adjoints               # spare, all empty
     index_t adjoints_capacity
@@ -132,6 +133,7 @@ cdef CTape* first_tape_of_thread() except NULL:
         raise MemoryError("cannot allocate a tape")
     memset(tape, 0, sizeof(CTape))
     tape.n = 1
+    tape.marking = 1
     tape.recording = True
     owner = TapeOwner.__new__(TapeOwner)
     owner.tape = tape
@@ -241,6 +243,7 @@ cdef int tape_squeeze(CTape* tape) except -1:
         tape.nodes[to] = node[0]
         to += 1
     map[tape.n] = to
+    tape.marking += 1
     holder = tape.holders
     while holder != NULL:
         for j in range((<Holder>holder).n):

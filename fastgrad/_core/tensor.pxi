@@ -557,11 +557,12 @@ cdef void tensor_dealloc(PyObject* o) noexcept:
         (<Tensor>o).array = NULL
     if (<Tensor>o).gradient is not None:
         (<Tensor>o).gradient = None
-    if n_waiting < WAITING:
+    if FG_KEEPS_FREED and n_waiting < WAITING:
         (<Tensor>o).requires = False
         waiting[n_waiting] = o
         n_waiting += 1
     else:
+        Py_DECREF((<Tensor>o).gradient)         # None, counted since the Tensor was made
         (<PyTypeObject*>Tensor).tp_free(<void*>o)
 
 

@@ -34,14 +34,20 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
     return t
 
 
-cdef inline void look(Node* nodes, index_t id, index_t first, unsigned short* needed, unsigned short* others) noexcept:
-    """Whether an operand lies downstream of an input, or else is tracked, or was swept."""
+cdef enum:
+    OTHERS = 1                      # a bit that no node's flags use here: see look
+
+
+cdef inline unsigned short look(const Node* nodes, index_t id, index_t first) noexcept:
+    """What an operand says of its reader: NEEDED where it lies downstream of an input; else OTHERS where it is tracked,
+    and SWEPT where a backward has gone through it since the first input."""
+    cdef unsigned short flags
     if id == 0:
-        return
-    if id >= first and nodes[id].flags & NEEDED:
-        needed[0] = NEEDED
-    elif nodes[id].op != OP_CONSTANT:
-        others[0] |= 1 | (nodes[id].flags & SWEPT if id >= first else 0)
+        return 0
+    flags = nodes[id].flags if id >= first else 0
+    if flags & NEEDED:
+        return NEEDED
+    return 0 if nodes[id].op == OP_CONSTANT else OTHERS | (flags & SWEPT)
 
 
 cdef class Linearization(Holder):
@@ -55,6 +61,7 @@ cdef class Linearization(Holder):
     cdef readonly bint outside          # whether the outputs depend on tracked values besides the inputs
     cdef bint swept                     # whether a backward has gone through part of it
     cdef index_t first                  # the lowest input
+    cdef size_t marking                 # the tape's count when the marks were set: while it stands, so do they
 
     def __dealloc__(self):
         cdef Py_ssize_t k
@@ -95,6 +102,7 @@ cdef class Linearization(Holder):
             elif tracked(t):
                 self.outside = True
         self.n = n + len(outputs)
+        self.marking = 0
         self.mark()
         self.unmark()
         return 0
@@ -107,10 +115,17 @@ cdef class Linearization(Holder):
     cdef int mark(self) except -1:
         """Marks the nodes between inputs and outputs; notes whether anything tracked enters from outside."""
         cdef CTape* tape = self.tape
-        cdef index_t last = 0, i
+        cdef Node* nodes = tape.nodes
         cdef Node* node
+        cdef index_t first, last = 0, i
         cdef Py_ssize_t j, k, n = len(self.inputs)
-        cdef unsigned short needed, others, seen = 0
+        cdef unsigned short found, seen = 0
+        if self.marking == tape.marking:
+            for k in range(n):
+                nodes[self.nodes[k]].flags |= STOPS
+            return 0
+        tape.marking += 1
+        self.marking = tape.marking
         self.first = 0xFFFFFFFF
         for k in range(n):
             i = self.nodes[k]
@@ -123,22 +138,24 @@ cdef class Linearization(Holder):
             last = i if i > last else last
             if i and i < self.first:
                 self.outside = True
-        for i in range(self.first, last + 1):
-            node = tape.nodes + i
-            needed = others = 0
+        first = self.first
+        for i in range(first, last + 1):
+            node = nodes + i
+            found = 0
             if node.flags & STOPS:
                 for k in range(n):
                     if self.nodes[k] == i:
-                        needed = NEEDED
+                        found = NEEDED
             else:
-                look(tape.nodes, node.a, self.first, &needed, &others)
+                found = look(nodes, node.a, first)
                 if op_has_b(node.op):
-                    look(tape.nodes, node.b, self.first, &needed, &others)
+                    found |= look(nodes, node.b, first)
                 if node.extra != NULL:
                     for j in range(node.extra.n_operands):
-                        look(tape.nodes, node.extra.operands[j], self.first, &needed, &others)
-            node.flags = (node.flags & ~NEEDED) | needed
-            seen |= others
+                        found |= look(nodes, node.extra.operands[j], first)
+            node.flags = (node.flags & ~NEEDED) | (found & NEEDED)
+            seen |= found
+        seen &= OTHERS | SWEPT
         if seen:
             self.outside = True
         self.swept = seen & SWEPT
