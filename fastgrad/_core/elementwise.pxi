@@ -13,9 +13,6 @@ cdef struct Operand:
     PyObject* tensor                # borrowed; NULL: not a Tensor
 
 
-cdef object unknown_operand = object()
-
-
 cdef inline void drop_operands(Operand* o, int n) noexcept:
     cdef int k
     for k in range(n):
@@ -197,7 +194,8 @@ cdef Tensor elementwise(int op, Operand* o, int n):
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
             if o[k].array != NULL and type_index(o[k].array.dtype) < 0:
-                converted = array_from_numpy(view_ndarray(o[k].array, False).astype(np.float64 if type == FG_F64 else np.float32))
+                floats = view_ndarray(o[k].array, False).astype(np.float64 if type == FG_F64 else np.float32)
+                converted = array_from_numpy(floats)
                 array_drop(o[k].array)
                 o[k].array = converted
         shape = broadcast_shape(op, o, n)

@@ -5,8 +5,7 @@
 
 cimport cython
 cimport numpy as cnp
-from cpython.list cimport PyList_Append
-from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE
+from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport NAN
 from libc.stdint cimport int64_t

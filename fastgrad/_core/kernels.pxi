@@ -6,7 +6,6 @@ cdef extern from "ops.h" nogil:
     const unsigned char fg_is_bool[1]
 
 cdef extern from "kernels.h" nogil:
-    int FG_BLOCK
     ctypedef void (*fg_value_loop)(Py_ssize_t n, const void* x, const void* y, const void* z, void* out) noexcept nogil
     ctypedef void (*fg_pull_loop)(Py_ssize_t n, const void* g, const void* x, const void* y, const void* z, const void* out,
                                   void* to) noexcept nogil

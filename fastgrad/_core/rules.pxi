@@ -32,7 +32,8 @@ cdef int set_item(Tensor t, object index, object value) except -1:
     cdef bint recorded = tape.recording and (tracked(t) or (type(value) is Tensor and tracked(<Tensor>value)))
     if not recorded and t.array != NULL and t.array.refcount == 1 and not t.array.foreign and t.array.base == NULL \
             and not t.node:
-        view_ndarray(t.array, True)[plain_index(index)] = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
+        plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
+        view_ndarray(t.array, True)[plain_index(index)] = plain_value
         return 0
     if type(value) is Tensor or not isinstance(value, (float, int)):
         value = as_tensor(value, "x[index] = value")

@@ -565,7 +565,8 @@ def logsumexp(a, axis=None, keepdims=False):
         axes = axes_of(mask, ndim)
         rest = tuple([d for d in range(ndim) if d not in axes])
         rows = x if axes_trail(mask, ndim) else transpose(x, rest + axes)
-        result = row_operation(OP_LOGSUMEXP, reshape(rows, tuple([x.shape[d] for d in rest]) + (size_over(x.array.shape, mask),)))
+        shape = tuple([x.shape[d] for d in rest]) + (size_over(x.array.shape, mask),)
+        result = row_operation(OP_LOGSUMEXP, reshape(rows, shape))
     return reshape(result, kept_shape(x.array.shape, mask)) if keepdims else result
 
 
@@ -1282,13 +1283,16 @@ def _time_products(Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, int way, Py_ssize_t
     """For benches/products.py: repeats one product by our simple loop (0), gemm (1) or NumPy's BLAS (2)."""
     cdef cnp.ndarray a = np.ones((m, k)), b = np.ones((n, k)).T if turn else np.ones((k, n)), c = np.empty((m, n))
     cdef Py_ssize_t b_row = 1 if turn else n, b_column = k if turn else 1, i
+    cdef char* x = cnp.PyArray_BYTES(a)
+    cdef char* y = cnp.PyArray_BYTES(b)
+    cdef char* to = cnp.PyArray_BYTES(c)
     for i in range(repeat):
         if way == 0:
-            fg_kernels.matmul[0](m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c), False)
+            fg_kernels.matmul[0](m, k, n, x, k, 1, y, b_row, b_column, to, False)
         elif way == 1:
-            fg_kernels.gemm[0](m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c))
+            fg_kernels.gemm[0](m, k, n, x, k, 1, y, b_row, b_column, to)
         else:
-            call_numpy_matmul(0, m, k, n, cnp.PyArray_BYTES(a), k, 1, cnp.PyArray_BYTES(b), b_row, b_column, cnp.PyArray_BYTES(c))
+            call_numpy_matmul(0, m, k, n, x, k, 1, y, b_row, b_column, to)
 
 
 def matmul(a, b, /, *, out=None):
@@ -1320,7 +1324,7 @@ def matmul(a, b, /, *, out=None):
     cdef Array* to
     cdef Matrix p, q
     cdef Py_ssize_t dims[2]
-    cdef Py_ssize_t n = 0
+    cdef Py_ssize_t n = 0, inner
     x = as_tensor(a, "matmul")
     y = as_tensor(b, "matmul")
     if not is_float(x) or not is_float(y) or x.dtype_number != y.dtype_number:
@@ -1330,7 +1334,8 @@ def matmul(a, b, /, *, out=None):
         x, y = cast(x, common), cast(y, common)
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError(f"matmul: shapes {x.shape} and {y.shape}: 0-d operands are not allowed, use * instead")
-    if x.array.shape.dims[x.array.shape.ndim - 1] != y.array.shape.dims[y.array.shape.ndim - 2 if y.array.shape.ndim > 1 else 0]:
+    inner = y.array.shape.dims[y.array.shape.ndim - 2 if y.array.shape.ndim > 1 else 0]
+    if x.array.shape.dims[x.array.shape.ndim - 1] != inner:
         raise ValueError(
             f"matmul: shapes {x.shape} and {y.shape} do not fit: the last axis of the first and the "
             f"{'second to last' if y.ndim > 1 else 'only'} axis of the second must have the same length")
@@ -1486,8 +1491,9 @@ def dot(a, b, /, *, out=None):
     Tensor(11.0)
     """
     cdef Tensor x = as_tensor(a, "dot"), y = as_tensor(b, "dot")
-    if x.ndim and y.ndim and x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
-        raise ValueError(f"dot: shapes {x.shape} and {y.shape} not aligned: {x.shape[-1]} != {y.shape[-2 if y.ndim > 1 else 0]}")
+    inner = y.shape[-2 if y.ndim > 1 else 0] if y.ndim else None
+    if x.ndim and y.ndim and x.shape[-1] != inner:
+        raise ValueError(f"dot: shapes {x.shape} and {y.shape} not aligned: {x.shape[-1]} != {inner}")
     if x.ndim == 0 or y.ndim == 0:
         result = apply2(FG_MULTIPLY, x, y)
     elif x.ndim <= 2 and y.ndim <= 2:

@@ -552,10 +552,6 @@ cdef object rule_function(int op, int k):
     return function
 
 
-cdef Tensor value_of_node(CTape* tape, index_t i):
-    return None if i == 0 else tensor_of_node(tape, i)
-
-
 cdef Tensor saved_of_node(CTape* tape, index_t i):
     """The operand as a rule reads it: None where its numbers were not kept."""
     cdef Node* node = tape.nodes + i
@@ -594,7 +590,8 @@ cdef list pull_tensors(Sweep* s, index_t i, Tensor g):
         if n == 1 and type(answer) is not tuple:
             answer = (answer,)
         if type(answer) is not tuple or len(answer) != n:
-            raise TypeError(f"{rule.name}: its vjp gave {len(answer) if type(answer) is tuple else 1} cotangents for {n} operands")
+            given = len(answer) if type(answer) is tuple else 1
+            raise TypeError(f"{rule.name}: its vjp gave {given} cotangents for {n} operands")
         for j in range(n):
             if answer[j] is not None and wanted(s, tape.nodes[i].extra.operands[j]):
                 result.append((tape.nodes[i].extra.operands[j], answer[j]))
@@ -1078,7 +1075,8 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
         for id, c in pull_tensors(s, i, g):
             name = op_name(tape.nodes + i)
-            check_answer(c, SCALAR_SHAPE if tape.nodes[<index_t>id].shape == NULL else tape.nodes[<index_t>id].shape, name, "vjp")
+            node = tape.nodes + <index_t>id
+            check_answer(c, SCALAR_SHAPE if node.shape == NULL else node.shape, name, "vjp")
             add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
             low = id if id < low else low
     return found

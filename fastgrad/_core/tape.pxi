@@ -270,10 +270,6 @@ cdef Extra* extra_new(Py_ssize_t n_operands, Py_ssize_t n_numbers) except NULL:
 
 # ------------------------------------------------------------------------------------------------------------ leaving
 
-cdef inline bint keeps_number(const Node* node) noexcept:
-    return node.shape == NULL
-
-
 cdef void node_forget_value(Node* node) noexcept:
     """Gives back the numbers of a node's value; a 0-d number stays."""
     cdef Array* array

@@ -576,13 +576,6 @@ cdef inline Tensor new_number(double value):
     return t
 
 
-cdef inline Tensor new_truth(bint value):
-    cdef Tensor t = new_blank()
-    t.number = value
-    t.dtype_number = NPY_BOOL
-    return t
-
-
 cdef inline Tensor new_tensor(Array* array):
     """Takes over the array; a 0-d float64 or bool becomes inline."""
     cdef Tensor t = new_blank()

@@ -24,7 +24,8 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
             raise TypeError(f"{who}: argument {place} is a Python {type(x).__name__}, and only floats carry gradients; "
                             f"write float({x})")
         if not isinstance(x, (np.ndarray, np.generic, float)):
-            raise TypeError(f"{who}: argument {place} is a {type(x).__name__}: not an array, a Tensor, a float or a tree of these")
+            raise TypeError(f"{who}: argument {place} is a {type(x).__name__}: "
+                            "not an array, a Tensor, a float or a tree of these")
         t = from_ndarray(x)
         if not is_float(t):
             refuse_integer_leaf(t.dtype_number, f"{who}: argument {place}")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad._core.engine import Tensor, maximum, minimum, rint
+from fastgrad._core.engine import Tensor, rint
 
 
 def clip(a, min=None, max=None, *, out=None):
@@ -78,4 +78,3 @@ def round(a, decimals=0):
 
 
 around = round
-__all__ = ["clip", "where", "round", "around", "maximum", "minimum"]
