@@ -160,8 +160,31 @@ cdef object apply_rule(Rule rule, tuple operands, dict parameters):
 
 # --------------------------------------------------------------------------------------------------- NumPy's protocols
 
+cdef dict ufunc_operations = {}      # NumPy's ufunc -> our operation, for those of one or two operands
+
+
+cdef int fill_ufunc_operations() except -1:
+    cdef int op
+    for name, function in UFUNCS.items():
+        theirs = getattr(np, name, None)
+        if isinstance(theirs, np.ufunc) and function.__name__ in NAMES:
+            op = NAMES.index(function.__name__)
+            if fg_arity[op] == theirs.nin:
+                ufunc_operations[theirs] = op
+    ufunc_operations[np.matmul] = OP_MATMUL
+    return 0
+
+
 cdef object numpy_ufunc(object ufunc, str method, tuple inputs, dict keywords):
     """np.f(tensor): the operation of the same name, or a TypeError; never a lost gradient."""
+    if not keywords and method == "__call__":
+        if not ufunc_operations:
+            fill_ufunc_operations()
+        op = ufunc_operations.get(ufunc)
+        if op is not None:          # the common case: ndarray * tensor, np.exp(tensor)
+            if op == OP_MATMUL:
+                return matmul(inputs[0], inputs[1])
+            return arrays2(op, inputs[0], inputs[1]) if len(inputs) == 2 else apply1(op, inputs[0])
     out = keywords.pop("out", None)
     where = keywords.pop("where", True)
     function = UFUNCS.get(ufunc.__name__) if method == "__call__" else None
