@@ -352,7 +352,7 @@ def test_contract_24_every_layout_is_like_a_contiguous_native_copy(start, layout
 
 @pytest.mark.parametrize("name", ["max", "min"])
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
-def test_contract_4_ties_share_the_gradient_evenly(name, axis):
+def test_contract_04_ties_share_the_gradient_evenly(name, axis):
     x = np.array([[2.0, 2.0, 1.0], [2.0, 2.0, 2.0]]) * (1 if name == "max" else -1)
     found = fg.grad(lambda x: getattr(fnp, name)(x, axis=axis).sum())(x)
     hit = x == getattr(x, name)(axis=axis, keepdims=True)
@@ -361,7 +361,7 @@ def test_contract_4_ties_share_the_gradient_evenly(name, axis):
 
 
 @pytest.mark.parametrize("name", ["max", "min"])
-def test_contract_4_ties_share_tangents_too(name):
+def test_contract_04_ties_share_tangents_too(name):
     x, t = np.array([3.0, 1.0, 3.0, 1.0]), np.array([1.0, 2.0, 4.0, 8.0])
     pushed = fg.jvp(getattr(fnp, name), (x,), (t,))[1]
     assert pushed == (2.5 if name == "max" else 5.0)

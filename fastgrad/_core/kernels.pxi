@@ -16,7 +16,6 @@ cdef extern from "kernels.h" nogil:
         void (*add[2])(Py_ssize_t n, const void* x, void* to) noexcept nogil
         void (*fill[2])(Py_ssize_t n, double value, void* to) noexcept nogil
         double (*sum[2])(Py_ssize_t n, const void* x) noexcept nogil
-        double (*dot[2])(Py_ssize_t n, const void* x, const void* y) noexcept nogil
         double (*max[2])(Py_ssize_t n, const void* x) noexcept nogil
         double (*min[2])(Py_ssize_t n, const void* x) noexcept nogil
         void (*add_rows[2])(Py_ssize_t rows, Py_ssize_t columns, const void* x, void* to) noexcept nogil

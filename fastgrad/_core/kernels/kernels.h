@@ -27,7 +27,6 @@ typedef struct {
     void (*add[2])(ptrdiff_t n, const void *x, void *to);        /* to += x */
     void (*fill[2])(ptrdiff_t n, double value, void *to);        /* to = value */
     double (*sum[2])(ptrdiff_t n, const void *x);                /* pairwise over blocks */
-    double (*dot[2])(ptrdiff_t n, const void *x, const void *y);
     double (*max[2])(ptrdiff_t n, const void *x);                /* NaN if any is; n >= 1 */
     double (*min[2])(ptrdiff_t n, const void *x);
     /* to_j += sum_i x_ij over the rows of a matrix. */

@@ -50,7 +50,6 @@ const fg_kernel_table FG_LEVEL = {
     .add = {add_f64, add_f32},
     .fill = {fill_f64, fill_f32},
     .sum = {sum_f64, sum_f32},
-    .dot = {dot_f64, dot_f32},
     .max = {max_f64, max_f32},
     .min = {min_f64, min_f32},
     .add_rows = {add_rows_f64, add_rows_f32},
