@@ -30,7 +30,7 @@ cdef int coerce(object x, Operand* o) except -1:
     if type(x) is Tensor:
         t = <Tensor>x
         o.tensor = <PyObject*>t
-        o.dtype = t.dtype_number
+        o.dtype = WEAK if t.weak else t.dtype_number
         if t.array != NULL:
             o.array = array_keep(t.array)
         else:
@@ -218,6 +218,8 @@ cdef Tensor elementwise(int op, Operand* o, int n):
             else:
                 fg_run_value(op, type, &extent, views, out.data)
             result = new_tensor(out)
+        if fg_mark:
+            note_elementwise(op, type, result, o, n)
         record_elementwise(op, result, o, n)
         return result
     finally:
@@ -271,6 +273,8 @@ cdef int record_elementwise(int op, Tensor result, Operand* o, int n) except -1:
             id[k] = node_of(<Tensor>o[k].tensor, tape)
         elif mask & (1 << k):
             id[k] = node_new(tape, OP_CONSTANT, 0, 0)
+            if fg_mark:
+                note_constant(o + k, id[k])
             node = tape.nodes + id[k]
             node.refcount -= 1          # counted by this operation alone
             if saved[k] == NULL:
@@ -308,6 +312,8 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
     """Integers and bool, which carry no gradient."""
     cdef int k
     name = NAMES[op]
+    if fg_mark and hasattr(np, name):
+        return call_host(getattr(np, name), tuple([operand_object(o + k) for k in range(n)]))
     values = []
     for k in range(n):
         if o[k].array != NULL:
@@ -346,6 +352,9 @@ cdef inline Tensor number1(int op, Tensor x):
     cdef Node* node
     if fg_is_bool[op]:
         result.dtype_number = NPY_BOOL
+    if fg_mark:
+        note_numbers(op, result, <PyObject*>x, 0, NULL, 0)
+    if fg_is_bool[op]:
         return result
     if a == 0 or x.tape != tape or tape.n + 2 > tape.capacity or not tape.recording or not fg_needs[op][0]:
         if not tracked(x) or not fg_needs[op][0] or not current_tape().recording:
@@ -361,6 +370,8 @@ cdef inline Tensor number1(int op, Tensor x):
     node.tensor = <PyObject*>result
     result.tape = tape
     result.node = i
+    if fg_mark:
+        note_place(result, i)
     return result
 
 
@@ -377,6 +388,10 @@ cdef inline object number2(int op, PyObject* x, double xv, PyObject* y, double y
     cdef unsigned short flags
     if fg_is_bool[op]:
         result.dtype_number = NPY_BOOL
+    if fg_mark:
+        note_numbers(op, result, x, xv, y, yv)
+        return number2_slowly(op, result, x, xv, y, yv)
+    if fg_is_bool[op]:
         return result
     if x != NULL:
         a = (<Tensor>x).node
@@ -426,16 +441,22 @@ cdef object number2_slowly(int op, Tensor result, PyObject* x, double xv, PyObje
         a = node_of(<Tensor>x, tape)
     elif mask & 1:
         a = constant_number(tape, xv)
+        if fg_mark and x != NULL:
+            open_trace().note_node(a, open_trace().of_tensor(<Tensor>x))
     if fy:
         b = node_of(<Tensor>y, tape)
     elif mask & 2:
         b = constant_number(tape, yv)
+        if fg_mark and y != NULL:
+            open_trace().note_node(b, open_trace().of_tensor(<Tensor>y))
     i = node_new(tape, op, a, b)
     tape.nodes[i].flags |= PLAIN | (FLOWS_A if fx else 0) | (FLOWS_B if fy else 0)
     tape.nodes[i].value.number = result.number
     tape.nodes[i].tensor = <PyObject*>result
     result.tape = tape
     result.node = i
+    if fg_mark:
+        note_place(result, i)
     return result
 
 
@@ -506,7 +527,7 @@ cdef object arrays2(int op, object x, object y):
             and (<Tensor>x).array.strides == NULL and (<Tensor>y).array.strides == NULL \
             and same_shape((<Tensor>x).array.shape, (<Tensor>y).array.shape) \
             and (<Tensor>x).array.shape.ndim and (<Tensor>x).array.shape.size <= LONG and not fg_is_bool[op] \
-            and op != FG_FLOAT_POWER:
+            and op != FG_FLOAT_POWER and not fg_mark:
         return alike2(op, <Tensor>x, <Tensor>y)
     if not coerce(x, o):
         return NotImplemented
@@ -564,4 +585,4 @@ cdef object bit_operator(str name, object x, object y):
 
 cdef object with_numpy(str name, tuple operands):
     """A NumPy function of values that carry no gradient."""
-    return from_ndarray(getattr(np, name)(*[to_ndarray(<Tensor>o) if type(o) is Tensor else o for o in operands]))
+    return call_host(getattr(np, name), operands)

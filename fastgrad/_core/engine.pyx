@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memset
 
 import functools
+import re
 
 import numpy as np
 
@@ -74,6 +75,7 @@ include "structured.pxi"
 include "rules.pxi"
 include "sweep.pxi"
 include "transforms.pxi"
+include "trace.pxi"
 include "functions.pxi"
 
 borrow_matmul()

@@ -66,6 +66,54 @@ cdef extern from "blocks.h" nogil:
     void fg_run_copy(int type, const fg_extent* extent, const fg_view* source, char* to)
     void fg_run_add(int type, const fg_extent* extent, const fg_view* source, const fg_view* to)
 
+cdef extern from "lanes.h" nogil:
+    int FG_CAST, FG_MOVE, FG_NO_VALUE, FG_SUM_ALL, FG_SUM_COLUMNS, FG_SUM_ROWS
+    enum: FG_PULL
+    ctypedef struct fg_place:
+        int base
+        Py_ssize_t offset
+    ctypedef struct fg_instruction:
+        unsigned short op
+        unsigned char type
+        int operand[5]
+    ctypedef struct fg_load:
+        fg_place at
+        const Py_ssize_t* strides
+        unsigned char kind
+        unsigned char type
+    ctypedef struct fg_result:
+        int value
+        fg_place at
+        unsigned char kind
+        Py_ssize_t columns
+    ctypedef struct fg_group_spec:
+        fg_extent extent
+        int n_loads, n_code, n_stores, n_sums
+        const fg_load* loads
+        const fg_instruction* code
+        const fg_result* stores
+        const fg_result* sums
+    ctypedef struct fg_group:
+        pass
+    ctypedef int (*fg_interrupt)(void* context) noexcept
+    fg_group* fg_group_new(const fg_group_spec* spec)
+    void fg_group_free(fg_group* group)
+    size_t fg_group_scratch(const fg_group* group)
+    void fg_group_facts(const fg_group* group, int* instructions, int* lanes, int* slots)
+    int fg_group_run(const fg_group* group, char** bases, char* scratch, fg_interrupt interrupt, void* context)
+    ctypedef struct fg_scalars_spec:
+        int n_given, n_code
+        const int64_t* cells
+        const fg_instruction* code
+        int64_t first_temporary
+    ctypedef struct fg_scalars:
+        pass
+    fg_scalars* fg_scalars_new(const fg_scalars_spec* spec)
+    void fg_scalars_free(fg_scalars* code)
+    int64_t fg_scalars_temporaries(const fg_scalars* code)
+    int fg_scalars_length(const fg_scalars* code)
+    void fg_scalars_run(const fg_scalars* code, double* cells)
+
 cdef extern from "scalar.h" nogil:
     double fg_scalar_value(int op, double x, double y, double z)
     void fg_scalar_pulls(int op, bint want_a, bint want_b, double g, double x, double y, double out, double* a, double* b)

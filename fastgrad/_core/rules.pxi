@@ -30,7 +30,7 @@ cdef object clip_bounds(Tensor x, object low, object high):
 cdef int set_item(Tensor t, object index, object value) except -1:
     cdef CTape* tape = current_tape()
     cdef bint recorded = tape.recording and (tracked(t) or (type(value) is Tensor and tracked(<Tensor>value)))
-    if not recorded and t.array != NULL and t.array.refcount == 1 and not t.array.foreign and t.array.base == NULL \
+    if not recorded and not fg_mark and t.array != NULL and t.array.refcount == 1 and not t.array.foreign and t.array.base == NULL \
             and not t.node:
         plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
         view_ndarray(t.array, True)[plain_index(index)] = plain_value
@@ -52,7 +52,7 @@ def plain_index(index):
     if type(index) is Tensor:
         if is_float(<Tensor>index):
             raise IndexError(f"a Tensor of dtype {index.dtype} is no index; indices are integers or bool")
-        return to_ndarray((<Tensor>index).detach())
+        return index if fg_mark else to_ndarray((<Tensor>index).detach())
     return index
 
 
@@ -107,11 +107,49 @@ cdef object apply_rule(Rule rule, tuple operands, dict parameters):
     cdef list saved = [None] * n
     cdef index_t i, id
     cdef Array* keep
+    if fg_mark:
+        return apply_rule_traced(rule, tensors, parameters)
     value = rule.value(*[to_ndarray((<Tensor>t).detach()) for t in tensors], **parameters)
     result = from_ndarray(value)
     if result.array != NULL and np.asarray(value).base is None:
         result.array.foreign = 0        # made by the rule for us alone
-    tape = current_tape()
+    return record_rule(rule, tensors, parameters, result)
+
+
+cdef object apply_rule_traced(Rule rule, list tensors, dict parameters):
+    """The same while a trace is open: a host call, whose parameters may hold Tensors."""
+    global fg_mark
+    cdef Tensor result
+    cdef mark_t mark = fg_mark
+    cdef list operands = list(tensors)
+    cdef list ids
+    call = HostCall(rule, tuple([Hole(k) for k in range(len(tensors))]), make_holes(parameters, operands), False)
+    ids = [open_trace().of_tensor(<Tensor>t) for t in operands]
+    fg_mark = 0
+    try:
+        numbers = [to_ndarray((<Tensor>t).detach()) for t in operands]
+        value = rule.value(*numbers[:len(tensors)], **fill_holes(parameters_with_holes(call), numbers))
+        result = from_ndarray(value)
+        if result.array != NULL:
+            result.array.foreign = 0
+    finally:
+        fg_mark = mark
+    note_host(call, ids, result)
+    return record_rule(rule, tensors, parameters, result)
+
+
+cdef object parameters_with_holes(object call):
+    return call.keywords
+
+
+cdef object record_rule(Rule rule, list tensors, dict parameters, Tensor result):
+    cdef CTape* tape = current_tape()
+    cdef Tensor t
+    cdef Py_ssize_t k, n = len(tensors)
+    cdef bint any_tracked = False
+    cdef Extra* extra
+    cdef index_t i, id
+    cdef Array* keep
     if not tape.recording:
         return result
     for t in tensors:
@@ -142,6 +180,8 @@ cdef object apply_rule(Rule rule, tuple operands, dict parameters):
                 tape.nodes[id].value.number = t.number
             else:
                 tape.nodes[id].shape = shape_keep(t.array.shape)
+            if fg_mark:
+                open_trace().note_node(id, open_trace().of_tensor(t))
         if rule.saves_operands and t.array != NULL and tape.nodes[id].value.array == NULL:
             tape.nodes[id].value.array = array_keep(t.array)
         extra.operands[k] = id
@@ -265,4 +305,6 @@ cdef object numpy_function(object function, tuple arguments, dict keywords):
         return ours(*arguments, **keywords)
     name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
     refuse_numpy(name, (arguments, keywords))
+    if fg_mark:
+        return call_host(function, arguments, keywords)
     return with_tensors(function(*without_tensors(arguments), **without_tensors(keywords)))

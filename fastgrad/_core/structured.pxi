@@ -66,6 +66,8 @@ cdef int record1(int op, Tensor x, Tensor result, index_t parameter, Extra* extr
     cdef Operand o
     cdef Array* saved = NULL
     try:
+        if fg_mark:
+            note_structured(op, x, result, parameter, extra)
         tape = recording_tape(x)
         if tape == NULL:
             PyMem_RawFree(extra)
@@ -195,7 +197,7 @@ cdef Tensor reduce(int op, object x_, object axis, bint keepdims, str who):
     cdef int type
     cdef double value
     if not is_float(x):
-        return from_ndarray(getattr(np, who)(to_ndarray(x), axis=axis, keepdims=keepdims))
+        return call_host(getattr(np, who), (x,), {"axis": axis, "keepdims": bool(keepdims)})
     if x.array == NULL:
         mask = axis_mask(axis, 0, who)
         result = new_number(x.number)
@@ -308,15 +310,13 @@ cdef Array* extreme_back(Array* g, Array* x, Array* out, unsigned int mask) exce
 
 
 cdef tuple extreme_share(Tensor x, Tensor out, unsigned int mask):
-    """Which elements of x are the extreme one, and how much of it each has."""
+    """How much of the extreme one each element of x is (a Tensor without a gradient), and the kept shape."""
+    cdef Tensor plain = x.detach(), hit
     shape = kept_shape(x.array.shape, mask)
-    axes = axes_of(mask, x.array.shape.ndim)
-    hit = to_ndarray(x.detach()) == np.reshape(to_ndarray(out.detach()), shape)
-    lost = np.isnan(to_ndarray(x.detach()))
-    count = hit.sum(axis=axes, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(hit, 1.0 / count, 0.0)
-    return np.where(lost, np.nan, share).astype(to_ndarray(x.detach()).dtype), shape
+    hit = cast(apply2(FG_EQUAL, plain, reshape(out.detach(), shape)), x.dtype)
+    count = sum(hit, axes_of(mask, x.array.shape.ndim), True)
+    share = apply3(FG_WHERE, apply2(FG_GREATER, hit, 0.0), apply2(FG_DIVIDE, 1.0, count), 0.0)
+    return apply3(FG_WHERE, apply1(FG_ISNAN, plain), np.nan, share), shape
 
 
 cdef Tensor pull_extreme(Tensor g, Tensor x, Tensor out, unsigned int mask):
@@ -327,7 +327,7 @@ cdef Tensor pull_extreme(Tensor g, Tensor x, Tensor out, unsigned int mask):
 
 cdef Tensor where_nonzero(object share, Tensor value):
     """Exactly 0 where the share is, even if the value is infinite."""
-    return apply3(FG_WHERE, share != 0, value, 0.0)
+    return apply3(FG_WHERE, apply2(FG_NOT_EQUAL, share, 0.0), value, 0.0)
 
 
 cdef Tensor push_extreme(Tensor t, Tensor x, Tensor out, unsigned int mask):
@@ -498,14 +498,13 @@ cdef Array* row_back(int op, Array* g, Array* x, Array* out, Shape* shape, doubl
 cdef Tensor softmax_from(Tensor x, Tensor out):
     """exp(x - logsumexp(x)); where that is infinite, ties share 1 evenly."""
     top = reshape(out, out.shape + (1,))
-    infinite = np.isinf(to_ndarray(top.detach()))
+    cdef Tensor hit, plain = top.detach()
+    infinite = apply1(FG_ISINF, plain)
     soft = apply1(FG_EXP, apply2(FG_SUBTRACT, x, top))
-    if not infinite.any():
+    if not fg_mark and not np.any(to_ndarray(infinite)):
         return soft
-    hit = to_ndarray(x.detach()) == to_ndarray(top.detach())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = hit / hit.sum(axis=-1, keepdims=True)
-    return apply3(FG_WHERE, np.broadcast_to(infinite, share.shape), share.astype(to_ndarray(x.detach()).dtype), soft)
+    hit = cast(apply2(FG_EQUAL, x.detach(), plain), x.dtype)
+    return apply3(FG_WHERE, infinite, apply2(FG_DIVIDE, hit, sum(hit, -1, True)), soft)
 
 
 cdef Tensor pull_row(int op, Tensor g, Tensor x, Tensor out):
@@ -659,7 +658,8 @@ def softmax_cross_entropy(logits, labels):
     True
     """
     cdef Tensor x = float_tensor(logits, "softmax_cross_entropy"), result
-    cdef cnp.ndarray numbers = np.array(plain(labels), dtype=np.int64)
+    cdef Tensor classes = labels_tensor(labels)
+    cdef cnp.ndarray numbers = np.array(plain_operands([classes])[0], dtype=np.int64)
     cdef const int64_t* label
     cdef Py_ssize_t i, n, rows
     cdef Array* a
@@ -687,6 +687,8 @@ def softmax_cross_entropy(logits, labels):
     fg_kernels.cross_entropy[type](rows, n, a.data, label, out.data)
     array_drop(a)
     result = new_tensor(out)
+    if fg_mark:
+        note_two(OP_CROSS_ENTROPY, result, x, classes, 0)
     tape = recording_tape(x)
     if tape == NULL:
         return result
@@ -702,8 +704,16 @@ def softmax_cross_entropy(logits, labels):
     tape.nodes[other].dtype = NPY_INT64
     tape.nodes[other].shape = shape_keep(kept.shape)
     tape.nodes[other].value.array = kept
+    if fg_mark:
+        open_trace().note_node(other, open_trace().of_tensor(classes))
     put_on_tape(result, tape, node_new(tape, OP_CROSS_ENTROPY, id, other))
     return result
+
+
+cdef Tensor labels_tensor(object labels):
+    """Class numbers as a Tensor of int64."""
+    cdef Tensor t = <Tensor>labels if type(labels) is Tensor else from_ndarray(np.asarray(labels))
+    return t if t.dtype_number == NPY_INT64 else cast(t, np.int64)
 
 
 cdef Array* cross_entropy_back(Array* g, Array* x, Array* labels) except NULL:
@@ -721,8 +731,13 @@ cdef Array* cross_entropy_back(Array* g, Array* x, Array* labels) except NULL:
 
 cdef Tensor cross_entropy_slope(Tensor x, Tensor labels):
     """softmax(x) - one_hot(labels)."""
-    hot = (np.arange(x.shape[-1]) == to_ndarray(labels)[..., None]).astype(x.dtype)
+    hot = call_host(one_hot, (labels, x.shape[-1], x.dtype))
     return apply2(FG_SUBTRACT, row_operation(OP_SOFTMAX, x), hot)
+
+
+def one_hot(labels, n, dtype):
+    """1 at each label, else 0, along a new last axis of length n; of arrays."""
+    return (np.arange(n) == labels[..., None]).astype(dtype)
 
 
 cdef Tensor pull_cross_entropy(Tensor g, Tensor x, Tensor labels):
@@ -827,7 +842,7 @@ cdef Tensor permute(Tensor x, const Py_ssize_t* axes):
         result = new_tensor(array_view(x.array, shape, x.array.data, strides))
     finally:
         shape_drop(shape)
-    if tracked(x):
+    if tracked(x) or fg_mark:
         extra = extra_new(0, n)
         memcpy(extra.numbers, axes, <size_t>n * sizeof(Py_ssize_t))
         record1(OP_TRANSPOSE, x, result, 0, extra, 0)
@@ -1078,12 +1093,21 @@ cdef Tensor cast(Tensor x, object dtype):
     cdef int number = (<cnp.dtype>np.dtype(dtype)).num
     if number == x.dtype_number:
         return apply_alias(x) if tracked(x) else x
-    result = from_ndarray(to_ndarray(x.detach()).astype(dtype))
+    if fg_mark and not (castable(number) and (castable(x.dtype_number) or x.dtype_number == NPY_BOOL)):
+        return call_host(np.asarray, (x, np.dtype(dtype)))
+    result = from_ndarray(plain_operands([x])[0].astype(dtype))
     if result.array != NULL:
         result.array.foreign = 0        # astype made it for us alone
     if is_float(result):
         record1(OP_CAST, x, result, 0, NULL, 0)
+    elif fg_mark:
+        note_structured(OP_CAST, x, result, 0, NULL)
     return result
+
+
+cdef inline bint castable(int dtype) noexcept:
+    """Whether a Program converts it by itself."""
+    return dtype == NPY_DOUBLE or dtype == NPY_FLOAT
 
 
 # -------------------------------------------------------------------------------------------------------------- index
@@ -1186,7 +1210,7 @@ cdef object get_item(Tensor x, object index):
         result = new_tensor(array_view(x.array, shape, x.array.data + offset, strides))
     finally:
         shape_drop(shape)
-    if tracked(x):
+    if tracked(x) or fg_mark:
         extra = extra_new(0, n + 1)
         extra.numbers[0] = plain_offset
         memcpy(extra.numbers + 1, plain_strides, <size_t>n * sizeof(Py_ssize_t))
@@ -1194,7 +1218,7 @@ cdef object get_item(Tensor x, object index):
     return result
 
 
-cdef int index_add(Array* to, Array* g, double number, Shape* shape, Extra* extra) except -1:
+cdef int index_add(Array* to, Array* g, double number, Shape* shape, const Extra* extra) except -1:
     """Adds g, or a number, into the indexed part of the contiguous array `to`."""
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t unused[FG_MAX_NDIM]
@@ -1216,14 +1240,40 @@ cdef int index_add(Array* to, Array* g, double number, Shape* shape, Extra* extr
     return 0
 
 
-cdef tuple index_key(Extra* extra, Shape* shape, tuple out_shape):
-    """The indexed places as flat positions, for the pullback on Tensors."""
-    cdef Py_ssize_t d
-    flat = np.full(out_shape, extra.numbers[0], dtype=np.intp)
-    for d in range(extra.n_numbers - 1):
-        step = np.arange(out_shape[d], dtype=np.intp) * extra.numbers[1 + d]
-        flat += step.reshape((-1,) + (1,) * (len(out_shape) - 1 - <int>d))
-    return (flat,)
+cdef Extra* copy_numbers(const Extra* extra) except NULL:
+    cdef Extra* own = extra_new(0, extra.n_numbers)
+    memcpy(own.numbers, extra.numbers, <size_t>extra.n_numbers * sizeof(Py_ssize_t))
+    return own
+
+
+cdef Tensor index_again(Tensor x, const Extra* extra, Shape* shape):
+    """The part of x that an index recorded in extra takes, of the given shape: the transpose of scatter."""
+    cdef Py_ssize_t strides[FG_MAX_NDIM]
+    cdef Py_ssize_t d, item = item_size(x.dtype_number)
+    cdef Array* from_array = array_of(x)
+    cdef Array* base = array_contiguous(from_array)
+    cdef Tensor result
+    cdef Extra* own = copy_numbers(extra)
+    array_drop(from_array)
+    for d in range(shape.ndim):
+        strides[d] = own.numbers[1 + d] * item
+    result = new_tensor(array_view(base, shape, base.data + own.numbers[0] * item, strides))
+    array_drop(base)
+    record1(OP_INDEX, x, result, 0, own, 0)
+    return result
+
+
+cdef Tensor scatter(Tensor g, const Extra* extra, Shape* shape):
+    """Zeros of the given shape with g added where the index recorded in extra leads."""
+    cdef Array* to = array_new(shape, g.dtype_number)
+    cdef Array* from_array = array_of(g)
+    cdef Tensor result
+    memset(to.data, 0, <size_t>shape.size * <size_t>item_size(g.dtype_number))
+    index_add(to, from_array, 0, shape, extra)
+    array_drop(from_array)
+    result = new_tensor(to)
+    record1(OP_SCATTER, g, result, 0, copy_numbers(extra), 0)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------- matmul
@@ -1344,7 +1394,7 @@ def matmul(a, b, /, *, out=None):
             if x.shape[-d] != y.shape[-d] and x.shape[-d] != 1 and y.shape[-d] != 1:
                 raise ValueError(f"matmul: shapes {x.shape} and {y.shape} do not fit: the axes before the last two must "
                                  "broadcast together")
-        result = from_ndarray(np.matmul(to_ndarray(x.detach()), to_ndarray(y.detach())))
+        result = from_ndarray(np.matmul(*plain_operands([x, y])))
         if result.array != NULL:
             result.array.foreign = 0
     else:
@@ -1364,6 +1414,8 @@ def matmul(a, b, /, *, out=None):
         product(type_index(x.array.dtype), p.rows, p.columns, q.columns, x.array.data, p.row, p.column,
                 y.array.data, q.row, q.column, to.data)
         result = new_tensor(to)
+    if fg_mark:
+        note_two(OP_MATMUL, result, x, y, 0)
     record_matmul(x, y, result)
     return result if out is None else assign_out(out, result)
 
@@ -1403,6 +1455,8 @@ cdef int record_matmul(Tensor x, Tensor y, Tensor result) except -1:
             tape.nodes[id[k]].refcount -= 1
             tape.nodes[id[k]].shape = shape_keep(saved[k].shape)
             tape.nodes[id[k]].dtype = <unsigned char>saved[k].dtype
+            if fg_mark:
+                open_trace().note_node(id[k], open_trace().of_tensor(<Tensor>o[k].tensor))
         if saved[k] != NULL:
             keep_saved(tape.nodes + id[k], saved[k], o + k)
     i = node_new(tape, OP_MATMUL, id[0], id[1])

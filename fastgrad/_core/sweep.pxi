@@ -612,6 +612,8 @@ cdef list pull_tensors(Sweep* s, index_t i, Tensor g):
 
 cdef Tensor elementwise_rule(CTape* tape, index_t i, int k, Tensor g, index_t* id):
     cdef int op = tape.nodes[i].op, needs = fg_needs[op][k]
+    if fg_mark and not tape.recording and g.dtype_number == tape.nodes[i].dtype and not rule_is_simple(op, k):
+        return pull_compiled(tape, i, k, g, id)
     cdef Tensor x = tensor_of_node(tape, id[0]) if needs & 1 else None
     cdef Tensor y = tensor_of_node(tape, id[1]) if needs & 2 else None
     cdef Tensor z = tensor_of_node(tape, id[2]) if needs & 4 else None
@@ -619,14 +621,110 @@ cdef Tensor elementwise_rule(CTape* tape, index_t i, int k, Tensor g, index_t* i
     return rule_function(op, k)(g, x, y, z, out)
 
 
+cdef dict simple_rules = {}
+
+
+cdef bint rule_is_simple(int op, int k):
+    """Whether a pullback is one operation of the table at most."""
+    key = 4 * op + k
+    simple = simple_rules.get(key)
+    if simple is None:
+        simple = re.fullmatch(r"g|0\.0|negative\(g\)|(guarded_)?multiply\(g, [\w.]+\)", RULES[op][k]) is not None
+        simple_rules[key] = simple
+    return simple
+
+
+cdef Tensor pull_compiled(CTape* tape, index_t i, int k, Tensor g, index_t* id):
+    """The pullback of an elementwise operation by its kernel, as one value of the open trace."""
+    cdef int op = tape.nodes[i].op, needs = fg_needs[op][k], j, type = type_index(tape.nodes[i].dtype)
+    cdef list given = [g, None, None, None, None]
+    cdef Tensor t, result
+    cdef fg_view views[5]
+    cdef fg_view to
+    cdef fg_extent extent
+    cdef Py_ssize_t strides[5][FG_MAX_NDIM]
+    cdef Shape* shape = shape_of(g)
+    cdef Array* out
+    for j in range(4):
+        if needs & (1 << j):
+            given[1 + j] = tensor_of_node(tape, i if j == 3 else id[j])
+    extent_of(shape, &extent)
+    for j in range(5):
+        t = given[j]
+        if t is None:
+            views[j].kind = FG_ABSENT
+            views[j].data = NULL
+        else:
+            view_of_value(t.array, t.number, shape, strides[j], views + j)
+    if shape.ndim == 0 and type == FG_F64:
+        to.kind, to.one, to.type = FG_ONE, 0, type
+        fg_run_pull(op, k, type, &extent, views, &to, FG_TO_SUM)
+        result = new_number(to.one)
+    else:
+        out = array_new(shape, g.dtype_number)
+        to.kind, to.type, to.data = FG_CONTIGUOUS, type, out.data
+        fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
+        result = new_tensor(out)
+    note_pull(V_PULL + 3 * op + k, result, given[0], given[1], given[2], given[3], given[4], <index_t>type)
+    return result
+
+
+cdef Tensor pull_rows_compiled(CTape* tape, index_t i, Tensor g):
+    """The same for the operations over rows that have a compiled pullback; None where it does not cover the layout."""
+    cdef Node* node = tape.nodes + i
+    cdef int op = node.op
+    cdef Tensor x = None, out = None, result
+    cdef Array* c = NULL
+    cdef Array* ga
+    cdef Array* oa = NULL
+    cdef index_t parameter = op
+    if op == OP_LOGSUMEXP or op == OP_CROSS_ENTROPY or op == OP_MAX or op == OP_MIN:
+        x = tensor_of_node(tape, node.a)
+    if op != OP_CROSS_ENTROPY:
+        out = tensor_of_node(tape, i)
+        oa = array_of(out)
+    ga = array_of(g)
+    try:
+        if op == OP_CROSS_ENTROPY:
+            out = tensor_of_node(tape, node.b)
+            c = cross_entropy_back(ga, x.array, out.array) if out.array != NULL else NULL
+            op = V_CROSS_ENTROPY_PULL
+        elif op == OP_MAX or op == OP_MIN:
+            parameter = node.b
+            c = extreme_back(ga, x.array, oa, node.b)
+            op = V_EXTREME_PULL
+        else:
+            c = row_back(op, ga, None_array(x), oa, tape.nodes[node.a].shape, 0)
+            op = V_ROW_PULL
+    finally:
+        array_drop(ga)
+        if oa != NULL:
+            array_drop(oa)
+    if c == NULL:
+        return None
+    result = new_tensor(c)
+    note_pull(op, result, g, x, None, None, out, parameter)
+    return result
+
+
+cdef inline Array* None_array(Tensor x) noexcept:
+    return NULL if x is None else x.array
+
+
 cdef Tensor pull_one(CTape* tape, index_t i, Tensor g):
     """The cotangent of the only operand of a structured operation."""
     cdef Node* node = tape.nodes + i
+    cdef Tensor compiled
     cdef index_t a = node.a
     cdef int op = node.op
     cdef unsigned int b = node.b
     cdef Shape* shape = SCALAR_SHAPE if tape.nodes[a].shape == NULL else tape.nodes[a].shape
     cdef Py_ssize_t axes[FG_MAX_NDIM]
+    if fg_mark and not tape.recording and (op == OP_MAX or op == OP_MIN or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY):
+        compiled = pull_rows_compiled(tape, i, g)
+        if compiled is not None:
+            return compiled
+        node = tape.nodes + i
     if op == OP_ALIAS:
         return g
     if op == OP_SUM:
@@ -645,8 +743,9 @@ cdef Tensor pull_one(CTape* tape, index_t i, Tensor g):
     if op == OP_CAST:
         return cast(g, cnp.PyArray_DescrFromType(tape.nodes[a].dtype))
     if op == OP_INDEX:
-        key = index_key(node.extra, shape, shape_tuple(SCALAR_SHAPE if node.shape == NULL else node.shape))
-        return reshape(HOOKS["scatter_add"](g, key, (shape.size,)), shape_tuple(shape))
+        return scatter(g, node.extra, shape)
+    if op == OP_SCATTER:
+        return index_again(g, node.extra, shape)
     if op == OP_CROSS_ENTROPY:
         return pull_cross_entropy(g, tensor_of_node(tape, a), tensor_of_node(tape, b))
     return pull_row(op, g, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
@@ -728,8 +827,9 @@ cdef Tensor push_tensors(CTape* tape, index_t i, dict tangents):
         if op == OP_CAST:
             return cast(t, cnp.PyArray_DescrFromType(node.dtype))
         if op == OP_INDEX:
-            key = index_key(node.extra, shape_of(t), shape_tuple(shape))
-            return gather(reshape(t, -1), key[0])
+            return index_again(t, node.extra, shape)
+        if op == OP_SCATTER:
+            return scatter(t, node.extra, shape)
         if op == OP_CROSS_ENTROPY:
             return push_cross_entropy(t, tensor_of_node(tape, a), tensor_of_node(tape, b))
         return push_row(op, t, tensor_of_node(tape, a) if op == OP_LOGSUMEXP else None, tensor_of_node(tape, i))
@@ -759,7 +859,8 @@ cdef str op_name(Node* node):
 
 
 STRUCTURED_NAMES = ("leaf", "input", "constant", "alias", "astype", "sum", "mean", "max", "min", "reshape", "transpose",
-                    "broadcast_to", "getitem", "matmul", "logsumexp", "softmax", "log_softmax", "softmax_cross_entropy", "rule")
+                    "broadcast_to", "getitem", "matmul", "logsumexp", "softmax", "log_softmax", "softmax_cross_entropy",
+                    "scatter", "rule")
 
 
 cdef object node_record(CTape* tape, index_t i, index_t first):
@@ -837,10 +938,14 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     check_tape(out, tape)
     g = seed_of(out, gradient)
     if create_graph:
-        return backward_recorded(out, g)
+        return backward_recorded(out, g, True, False)
     if out.requires:
+        if fg_mark:
+            open_trace().look_at_gradient(out)
         accumulate(out, copy((<Tensor>g).detach()))
         return 0
+    if fg_mark:
+        return backward_recorded(out, g, False, not retain_graph)
     sweep_begin(&s, tape, out.node)
     try:
         s.consumes = not retain_graph
@@ -1013,8 +1118,8 @@ cdef void discard_node(CTape* tape, Node* node) noexcept:
         PyMem_RawFree(extra)
 
 
-cdef int backward_recorded(Tensor out, Tensor g) except -1:
-    """create_graph=True: the same sweep with recording on."""
+cdef int backward_recorded(Tensor out, Tensor g, bint recording_on, bint consumes) except -1:
+    """The same sweep on Tensors: recorded for create_graph=True, or for a trace."""
     cdef CTape* tape = current_tape()
     cdef Sweep s
     cdef dict found
@@ -1026,14 +1131,17 @@ cdef int backward_recorded(Tensor out, Tensor g) except -1:
         leaf.gradient = g if leaf.gradient is None else apply2(FG_ADD, leaf.gradient, g)
         return 0
     sweep_clear(&s, tape)
+    s.consumes = consumes
     tape.sweeps += 1
-    tape.recording = True
+    tape.recording = recording_on
     try:
         found = recorded_sweep(&s, [(out.node, g)])
         fresh = {}
         for i, c in found.items():
             if tape.nodes[i].tensor != NULL and (tape.nodes[i].op == OP_LEAF or tape.nodes[i].flags & RETAINS):
                 leaf = <Tensor>tape.nodes[i].tensor
+                if fg_mark:
+                    open_trace().look_at_gradient(leaf)
                 have = fresh[id(leaf)][1] if id(leaf) in fresh else leaf.gradient if tape.nodes[i].op == OP_LEAF else None
                 fresh[id(leaf)] = (leaf, c if have is None else apply2(FG_ADD, have, c))
         for leaf, total in fresh.values():
@@ -1056,9 +1164,13 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
         add_adjoint(tape, adjoints, id, g)
         high = id if id > high else high
+    if fg_mark and high < open_trace().first_node:
+        raise RuntimeError("backward inside a compiled function through a graph that was recorded outside of it; compile "
+                           "the whole computation, or call backward outside")
     low = high
     for id in adjoints:
         low = id if id < low else low
+    visited = []
     i = high + 1
     while i > low:
         i -= 1
@@ -1079,6 +1191,10 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             check_answer(c, SCALAR_SHAPE if node.shape == NULL else node.shape, name, "vjp")
             add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
             low = id if id < low else low
+        if s.consumes:
+            visited.append(i)
+    for i in visited:
+        tape.nodes[i].flags |= SWEPT
     return found
 
 

@@ -28,6 +28,7 @@ cdef enum:
     OP_SOFTMAX
     OP_LOG_SOFTMAX
     OP_CROSS_ENTROPY
+    OP_SCATTER                      # zeros with the operand added at a basic index
     OP_RULE                         # a rule written in Python
     N_OPS
 
@@ -101,8 +102,12 @@ cdef extern from *:
     #define FG_THREAD_LOCAL __thread
     #endif
     static FG_THREAD_LOCAL void *fg_this_thread_tape = 0;
+    static FG_THREAD_LOCAL void *fg_trace = 0;              /* the open Trace of this thread, */
+    static FG_THREAD_LOCAL unsigned long long fg_mark = 0;  /* and what a Tensor made now gets as `traced` */
     """
     void* fg_this_thread_tape
+    void* fg_trace
+    unsigned long long fg_mark
 
 
 cdef inline CTape* current_tape() except NULL:

@@ -35,7 +35,9 @@ cdef class Tensor:
     cdef index_t node               # 0: not on a tape
     cdef index_t stale              # of a leaf: the last of its nodes that recorded an older value, 0: none
     cdef short dtype_number
-    cdef bint requires              # a leaf that asked for gradients
+    cdef unsigned char requires     # a leaf that asked for gradients
+    cdef unsigned char weak         # stands for a Python number: takes the dtype of the others
+    cdef unsigned long long traced  # its value in an open Trace: see trace.pxi
     cdef double number              # the value where array is NULL
     cdef Array* array
     cdef object gradient
@@ -116,10 +118,14 @@ cdef class Tensor:
     @property
     def grad(self):
         """The gradient accumulated by ``backward``: a Tensor, or None."""
+        if fg_mark:
+            open_trace().look_at_gradient(self)
         return self.gradient
 
     @grad.setter
     def grad(self, value):
+        if fg_mark:
+            open_trace().look_at_gradient(self)
         if value is None or (type(value) is Tensor and (<Tensor>value) is not self):
             if value is not None and value.shape != self.shape:
                 raise ValueError(f"grad of shape {value.shape} for a Tensor of shape {self.shape}")
@@ -129,7 +135,7 @@ cdef class Tensor:
 
     @grad.deleter
     def grad(self):
-        self.gradient = None
+        self.zero_grad()
 
     # -- out of fastgrad
 
@@ -141,6 +147,8 @@ cdef class Tensor:
         ValueError
             If there is not exactly one element.
         """
+        if fg_mark:
+            refuse_reading(self, "t.item()")
         if self.array == NULL:
             return self.number if self.dtype_number == NPY_DOUBLE else bool(self.number)
         if self.array.shape.size != 1:
@@ -174,6 +182,9 @@ cdef class Tensor:
         t.number = self.number
         if self.array != NULL:
             t.array = array_keep(self.array)
+        if fg_mark:
+            t.traced = fg_mark | open_trace().of_tensor(self)
+            t.weak = self.weak
         return t
 
     def __array__(self, dtype=None, copy=None):
@@ -200,9 +211,13 @@ cdef class Tensor:
     def __index__(self):
         if self.dtype_number == NPY_DOUBLE or self.dtype_number == NPY_FLOAT:
             raise TypeError("only integer Tensors can be an index; use int(t.item())")
+        if fg_mark:
+            refuse_reading(self, "a Tensor as a Python index")
         return self.item().__index__()
 
     def __bool__(self):
+        if fg_mark and self.size == 1:
+            return open_trace().truth(self)
         if self.array == NULL:
             return self.number != 0
         if self.array.shape.size != 1:
@@ -223,9 +238,11 @@ cdef class Tensor:
         return iter([get_item(self, i) for i in range(self.array.shape.dims[0])])
 
     def __contains__(self, value):
-        return bool((to_ndarray(self) == (to_ndarray(value) if type(value) is Tensor else value)).any())
+        return bool(apply2(FG_EQUAL, self, value).any())
 
     def __repr__(self):
+        if fg_mark:
+            return untraced(repr, self)
         text = np.array2string(to_ndarray(self), separator=", ", prefix="Tensor(") if self.array != NULL else repr(self.item())
         if self.dtype_number != NPY_DOUBLE and self.dtype_number != NPY_BOOL:
             text += f", dtype={self.dtype}"
@@ -236,9 +253,13 @@ cdef class Tensor:
         return f"Tensor({text})"
 
     def __str__(self):
+        if fg_mark:
+            return untraced(str, self)
         return str(to_ndarray(self)) if self.array != NULL else str(self.item())
 
     def __format__(self, spec):
+        if fg_mark:
+            return untraced(format, self, spec)
         return format(self.item(), spec) if self.size == 1 and spec else format(str(self), spec)
 
     def __copy__(self):
@@ -297,6 +318,8 @@ cdef class Tensor:
 
     def zero_grad(self):
         """Forgets the gradient: ``grad`` is None again."""
+        if fg_mark:
+            open_trace().look_at_gradient(self)
         self.gradient = None
 
     def requires_grad_(self, bint value=True):
@@ -443,23 +466,23 @@ cdef class Tensor:
 
     def any(self, axis=None, keepdims=False):
         """Whether any element differs from 0; no gradient."""
-        return from_ndarray(np.any(to_ndarray(self), axis=axis, keepdims=keepdims))
+        return call_host(np.any, (self, axis, None, keepdims))
 
     def all(self, axis=None, keepdims=False):
         """Whether all elements differ from 0; no gradient."""
-        return from_ndarray(np.all(to_ndarray(self), axis=axis, keepdims=keepdims))
+        return call_host(np.all, (self, axis, None, keepdims))
 
     def argmax(self, axis=None, keepdims=False):
         """Where the largest is; no gradient."""
-        return from_ndarray(np.argmax(to_ndarray(self), axis=axis, keepdims=keepdims))
+        return call_host(np.argmax, (self, axis), {"keepdims": bool(keepdims)})
 
     def argmin(self, axis=None, keepdims=False):
         """Where the smallest is; no gradient."""
-        return from_ndarray(np.argmin(to_ndarray(self), axis=axis, keepdims=keepdims))
+        return call_host(np.argmin, (self, axis), {"keepdims": bool(keepdims)})
 
     def argsort(self, axis=-1, kind=None):
         """The order that sorts; no gradient."""
-        return from_ndarray(np.argsort(to_ndarray(self), axis=axis, kind=kind))
+        return call_host(np.argsort, (self, axis, kind))
 
     def dot(self, other):
         """Dot product; see ``fastgrad.numpy.dot``."""
@@ -495,7 +518,7 @@ cdef class Tensor:
 
     def round(self, decimals=0):
         """Rounded; no gradient."""
-        return from_ndarray(np.round(to_ndarray(self), decimals))
+        return call_host(np.round, (self, decimals))
 
 
 # ------------------------------------------------------------------------------------------------------------- making
@@ -526,16 +549,24 @@ cdef int n_waiting = 0
 cdef inline Tensor new_blank():
     """A Tensor with nothing in it."""
     global n_waiting
+    cdef Tensor t
     if n_waiting == 0:
-        return Tensor.__new__(Tensor)
-    n_waiting -= 1
-    return <Tensor>fg_revive(waiting[n_waiting])
+        t = Tensor.__new__(Tensor)
+    else:
+        n_waiting -= 1
+        t = <Tensor>fg_revive(waiting[n_waiting])
+    t.traced = fg_mark
+    if fg_mark:
+        (<Trace>fg_trace).alive = (<Trace>fg_trace).alive + 1
+    return t
 
 
 cdef void tensor_dealloc(PyObject* o) noexcept:
     global n_waiting
     cdef index_t i = (<Tensor>o).node
     cdef CTape* tape
+    if (<Tensor>o).traced and fg_mark and ((<Tensor>o).traced ^ fg_mark) >> MARK_BITS == 0:
+        (<Trace>fg_trace).alive = (<Trace>fg_trace).alive - 1
     if i:
         tape = (<Tensor>o).tape
         tape.nodes[i].tensor = NULL
@@ -559,6 +590,7 @@ cdef void tensor_dealloc(PyObject* o) noexcept:
         (<Tensor>o).gradient = None
     if FG_KEEPS_FREED and n_waiting < WAITING:
         (<Tensor>o).requires = False
+        (<Tensor>o).weak = False
         waiting[n_waiting] = o
         n_waiting += 1
     else:
@@ -595,6 +627,8 @@ cdef Tensor from_ndarray(object value):
 
 cdef cnp.ndarray to_ndarray(Tensor t):
     cdef cnp.ndarray result
+    if fg_mark:
+        refuse_reading(t, "reading a Tensor's numbers (t.numpy(), np.asarray(t), or a function that is not supported)")
     if t.array == NULL:
         result = cnp.PyArray_EMPTY(0, NULL, t.dtype_number, 0)
         if t.dtype_number == NPY_DOUBLE:
@@ -681,6 +715,8 @@ def tensor(data, dtype=None, bint requires_grad=False):
         t = new_number(<double>data)
         t.requires = requires_grad
         return t
+    if fg_mark and holds_traced(data):
+        return tensor_of_traced(data, dtype, requires_grad)
     source = np.asarray(plain(data), dtype=dtype)
     if not is_supported(cnp.PyArray_TYPE(source)):
         array_drop(array_from_numpy(source))        # raises
@@ -697,6 +733,27 @@ def tensor(data, dtype=None, bint requires_grad=False):
         view_ndarray(array, True)[...] = source
     t = new_tensor(array)
     t.requires = requires_grad
+    return t
+
+
+cdef bint holds_traced(object data):
+    if type(data) is Tensor:
+        return True
+    if type(data) is list or type(data) is tuple:
+        for item in data:
+            if holds_traced(item):
+                return True
+    return False
+
+
+cdef Tensor tensor_of_traced(object data, object dtype, bint requires_grad):
+    """fg.tensor of Tensors while a trace is open: the same value, no gradient."""
+    cdef Tensor t = as_tensor(data, "fg.tensor")
+    t = cast(t.detach(), t.dtype if dtype is None else dtype).detach()
+    t.weak = False
+    if requires_grad:
+        refuse_integer_leaf(t.dtype_number, "fg.tensor: data")
+        t.requires = True
     return t
 
 
@@ -734,6 +791,8 @@ cdef inline index_t node_of(Tensor t, CTape* tape) noexcept:
     if t.tape == NULL or t.tape == tape:
         t.node = i
         t.tape = tape
+        if fg_mark:
+            note_leaf(t, i)
     else:                           # registered on another thread's tape: here it is registered anew at every use
         node.flags |= STRONG
         Py_INCREF(t)
@@ -789,15 +848,19 @@ cdef inline void put_on_tape(Tensor t, CTape* tape, index_t i) noexcept:
         node.shape = shape_keep(t.array.shape)
     t.tape = tape
     t.node = i
+    if fg_mark:
+        note_place(t, i)
 
 
 cdef Tensor tensor_of_node(CTape* tape, index_t i):
     """The Tensor of a node: the one that is there, or a new one on it."""
     cdef Node* node = tape.nodes + i
     cdef Tensor t
-    if node.tensor != NULL:
+    if node.tensor != NULL and ((<Tensor>node.tensor).node == i or node.op != OP_LEAF):
         return <Tensor>node.tensor
     t = new_blank()
+    if fg_mark:
+        t.traced = traced_of_node(i)
     t.dtype_number = node.dtype
     if node.shape == NULL:
         t.number = node.value.number
@@ -806,7 +869,7 @@ cdef Tensor tensor_of_node(CTape* tape, index_t i):
     else:
         t.array = array_new(node.shape, node.dtype)        # numbers that no derivative reads
         memset(t.array.data, 0, <size_t>t.array.shape.size * <size_t>item_size(node.dtype))
-    if node.op == OP_CONSTANT:
+    if node.op == OP_CONSTANT or node.op == OP_LEAF:    # a leaf that has another value by now
         return t
     node.tensor = <PyObject*>t
     node.refcount += 1
@@ -832,6 +895,8 @@ cdef Tensor assign(Tensor t, object value, str how):
         v = cast(v, t.dtype)
     if not same_shape(shape_of(v), shape_of(t)):
         raise ValueError(f"{how}: the result of shape {v.shape} does not fit the Tensor of shape {t.shape}")
+    if fg_mark:
+        open_trace().assigned(t, fg_mark | open_trace().of_tensor(v))
     leave_tape(t)
     if v.node and not v.requires and not t.requires:    # v is fresh, and its place becomes t's
         if t.stale and t.tape != v.tape:

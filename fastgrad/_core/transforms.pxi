@@ -187,6 +187,8 @@ cdef class Linearization(Holder):
         cdef index_t i, high = 1
         cdef list result = []
         cdef Node* node
+        if fg_mark:
+            return self.pull_on_tensors(cotangents, False)
         self.mark()
         self.refuse_swept()
         for k in range(len(self.outputs)):
@@ -215,6 +217,9 @@ cdef class Linearization(Holder):
 
     cpdef list pull_recorded(self, list cotangents):
         """The same, recorded, so that the result differentiates again."""
+        return self.pull_on_tensors(cotangents, True)
+
+    cdef list pull_on_tensors(self, list cotangents, bint recorded):
         cdef Sweep s
         cdef CTape* tape = self.tape
         cdef Py_ssize_t k
@@ -225,7 +230,7 @@ cdef class Linearization(Holder):
         s.restricted = True
         s.first = self.first
         tape.sweeps += 1
-        tape.recording = True
+        tape.recording = recorded
         try:
             seeds = []
             for k in range(len(self.outputs)):

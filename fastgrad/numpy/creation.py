@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, is_tracked, tensor
+from fastgrad._core.engine import Tensor, is_recorded, is_tracked, tensor
 
 __all__ = ["array", "asarray", "zeros", "ones", "full", "empty", "arange", "linspace", "eye", "identity", "zeros_like",
            "ones_like", "full_like", "empty_like"]
@@ -14,7 +14,7 @@ def _from_numpy(name, like=False):
     if like:
         def make(prototype, *arguments, **keywords):
             if isinstance(prototype, Tensor):
-                prototype = prototype.detach().numpy()
+                prototype = np.broadcast_to(np.zeros((), prototype.dtype), prototype.shape)
             return tensor(theirs(prototype, *arguments, **keywords))
     else:
         def make(*arguments, **keywords):
@@ -89,4 +89,5 @@ def asarray(data, dtype=None):
 
 
 def _holds_tracked(data):
-    return any(_holds_tracked(d) if isinstance(d, (list, tuple)) else isinstance(d, Tensor) and is_tracked(d) for d in data)
+    return any(_holds_tracked(d) if isinstance(d, (list, tuple)) else
+               isinstance(d, Tensor) and (is_tracked(d) or is_recorded(d)) for d in data)

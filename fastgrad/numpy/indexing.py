@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Rule, Tensor, plain_index
+from fastgrad._core.engine import Rule, Tensor, call_host, plain_index, tracing
 
 
 def _gather_value(x, index):
@@ -18,6 +18,8 @@ _gather = Rule("getitem", lambda x, index, shape: _gather_value(x, index), _gath
 
 def _own(index):
     """An index that its author cannot change any more: the recording reads it again."""
+    if tracing():
+        return index
     if isinstance(index, tuple):
         return tuple(_own(part) for part in index)
     if isinstance(index, list) and not index:
@@ -71,13 +73,17 @@ def set_item(x, index, value):
 
 def last_written(g, index):
     """g at the index, but 0 where a later duplicate of the place wins."""
-    places = np.arange(g.size).reshape(g.shape)[index]
-    taken = gather(g, index)
+    return gather(g, index) * call_host(_winners, (g.shape, g.dtype, index))
+
+
+def _winners(shape, dtype, index):
+    """1 at the places of an index that are written last, else 0."""
+    size = int(np.prod(shape))
+    places = np.arange(size).reshape(shape)[index]
     flat = places.ravel()
-    winner = np.zeros(g.size, dtype=np.intp)
+    winner = np.zeros(size, dtype=np.intp)
     winner[flat] = np.arange(flat.size)
-    wins = (winner[flat] == np.arange(flat.size)).reshape(places.shape)
-    return taken if wins.all() else taken * wins.astype(g.dtype)
+    return (winner[flat] == np.arange(flat.size)).reshape(places.shape).astype(dtype)
 
 
 def _fit(g, shape):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, max, min, multiply, refuse_numpy, reshape, sum, transpose
+from fastgrad._core.engine import call_host, max, min, multiply, refuse_numpy, reshape, sum, transpose
 
 _REDUCTIONS = {"add": sum, "maximum": max, "minimum": min}
 
@@ -31,7 +31,7 @@ def prod(a, axis=None, keepdims=False, *, out=None, dtype=None):
 
     x = asarray(a, dtype)
     if x.dtype.kind != "f":
-        return asarray(np.prod(x.detach().numpy(), axis=axis, keepdims=keepdims))
+        return call_host(np.prod, (x, axis), {"keepdims": bool(keepdims)})
     axes = tuple(range(x.ndim)) if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
     kept = tuple(1 if d in axes else n for d, n in enumerate(x.shape))
     rest = tuple(d for d in range(x.ndim) if d not in axes)
@@ -64,8 +64,5 @@ def ufunc_reduce(ufunc, a, out, where, keywords):
     axis, keepdims = keywords.pop("axis", 0), keywords.pop("keepdims", False)
     if function is None or where is not True or keywords or out is not None:
         refuse_numpy(f"numpy.{ufunc.__name__}.reduce", (a,))
-        a = a.detach().numpy() if isinstance(a, Tensor) else a
-        from fastgrad.numpy.creation import asarray
-
-        return asarray(ufunc.reduce(a, axis=axis, keepdims=keepdims, where=where, **keywords))
+        return call_host(ufunc.reduce, (a,), {"axis": axis, "keepdims": keepdims, "where": where, **keywords})
     return function(a, axis, keepdims)

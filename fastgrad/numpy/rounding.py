@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad._core.engine import Tensor, rint
+from fastgrad._core.engine import rint
 
 
 def clip(a, min=None, max=None, *, out=None):
@@ -52,8 +52,7 @@ def where(condition, x=None, y=None, /):
     Tensor([1., 0.])
     """
     if x is None and y is None:
-        array = condition.detach().numpy() if isinstance(condition, Tensor) else np.asarray(condition)
-        return tuple(engine.tensor(place) for place in np.nonzero(array))
+        return engine.call_host(np.nonzero, (condition,))
     if x is None or y is None:
         raise ValueError("where: either both or neither of x and y should be given")
     return engine.where(condition, x, y)
@@ -73,8 +72,7 @@ def round(a, decimals=0):
     """
     if decimals == 0:
         return rint(a)
-    array = a.detach().numpy() if isinstance(a, Tensor) else np.asarray(a)
-    return engine.tensor(np.round(array, decimals))
+    return engine.call_host(np.round, (a, decimals))
 
 
 around = round
