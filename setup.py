@@ -43,7 +43,7 @@ class BuildWithLevels(build_ext):
                 [str(source)], output_dir=self.build_temp, include_dirs=includes, macros=macros,
                 extra_postargs=flags + more, depends=extension.depends)
 
-        jobs = [(CORE / "kernels" / "choose.c", [])]
+        jobs = [(CORE / "kernels" / name, []) for name in ("choose.c", "lanes.c", "products.c", "scalars.c", "threads.c")]
         jobs += [(CORE / "kernels" / f"level_{name}.c", more) for name, more in LEVELS.items() if X86 or not more]
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:

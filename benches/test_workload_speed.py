@@ -8,7 +8,9 @@ import one_thread  # noqa: F401  isort: skip: before NumPy
 
 import gc
 
+import program_workloads
 import pytest
+from program_workloads import PROGRAM_WORKLOADS
 from workloads import UNARY_DTYPES, UNARY_SIZES, WORKLOADS, load, record_sweep_free, unary, unary_operations
 
 import fastgrad as fg
@@ -16,15 +18,19 @@ from fastgrad import reference
 
 
 def pairs():
-    for key in WORKLOADS:
-        for name in load(key).contestants:
+    for key in (*WORKLOADS, *PROGRAM_WORKLOADS):
+        for name in workload_of(key).contestants:
             yield pytest.param(key, name, id=f"{key}: {name}")
+
+
+def workload_of(key):
+    return (load if key in WORKLOADS else program_workloads.load)(key)
 
 
 @pytest.mark.benchmark(max_time=0.5, min_rounds=3)
 @pytest.mark.parametrize(("key", "name"), list(pairs()))
 def test_workload(benchmark, key, name):
-    workload = load(key)
+    workload = workload_of(key)
     benchmark.group = workload.name + (f" ({workload.times} times)" if workload.times > 1 else "")
     benchmark.name = name
     workload.check(name)

@@ -90,6 +90,7 @@ def jax():
     module = peer("jax")
     if module is not None:
         module.config.update("jax_enable_x64", True)
+        module.config.update("jax_cpu_enable_async_dispatch", False)  # else each call is handed to a second thread
     return module
 
 
@@ -201,6 +202,7 @@ class TorchWithNumpyNames:
 
     tanh = staticmethod(lambda x: torch().tanh(x))
     exp = staticmethod(lambda x: torch().exp(x))
+    sqrt = staticmethod(lambda x: torch().sqrt(x))
     log = staticmethod(lambda x: torch().log(x))
     max = staticmethod(lambda x, axis, keepdims: torch().amax(x, axis, keepdims))
 

@@ -21,11 +21,11 @@ except ImportError as error:
 
 from fastgrad import nn, numpy, optim
 from fastgrad.transforms import (
-    grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp,
+    compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp,
 )
 from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["Tape", "Tensor", "enable_grad", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize",
+__all__ = ["Tape", "Tensor", "compile", "enable_grad", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize",
            "nn", "no_grad", "numpy", "optim", "tensor", "tree_map", "value_and_grad", "vjp"]

@@ -66,6 +66,11 @@ class _Opaque:
         return hash(type(self.value))
 
 
+def count_leaves(structure):
+    """How many leaves trees of a structure have."""
+    return 1 if structure == () else sum(count_leaves(part) for part in structure[2])
+
+
 def tree_unflatten(structure, leaves):
     """The tree of a structure with other leaves.
 

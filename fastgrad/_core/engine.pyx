@@ -6,12 +6,14 @@
 cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
+from cpython.exc cimport PyErr_Occurred
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport NAN
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memset
 
 import functools
+import gc
 import re
 
 import numpy as np
@@ -23,6 +25,7 @@ cdef extern from "Python.h":
     void PyMem_RawFree(void* p) nogil
     int PyErr_CheckSignals() except -1
     PyObject* PyThreadState_GetDict()
+    void PyErr_Restore(PyObject* type, PyObject* value, PyObject* traceback)
     bint PyFloat_CheckExact(object o)
     bint PyLong_CheckExact(object o)
     bint PyBool_Check(object o)
@@ -76,6 +79,9 @@ include "rules.pxi"
 include "sweep.pxi"
 include "transforms.pxi"
 include "trace.pxi"
+include "plan.pxi"
+include "program.pxi"
+include "compile.pxi"
 include "functions.pxi"
 
 borrow_matmul()

@@ -6,6 +6,10 @@ Reads ``ops.py`` and writes, into one folder:
 ``rows.h``        a value function and a pullback function per row and precision
 ``loops.h``       loops over these, and the table of them
 ``scalar.h``      the same on single doubles, as two switches
+``machine.h``     the same on an array of doubles, as the cases of a virtual machine
+``machine_ops.h`` how the compiler of that machine finds them, and which pullbacks are simpler operations
+``fused.h``       loops over cheap operations of cheap operations, and the table of them
+``fused_ops.h``   how the compiler of groups finds them
 ``borrow.h``      NumPy's loops under our signature, for the rows that ask for them
 ``names.pxi``     the enumeration for Cython
 ``functions.pxi`` the Python functions with their docstrings, and the rules as text for higher orders
@@ -17,6 +21,7 @@ import ast
 import importlib.util
 import re
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -176,6 +181,25 @@ class ToPython(ast.NodeTransformer):
 # ------------------------------------------------------------------------------------------------------- the files
 
 
+def calls_a_function(text):
+    return any(isinstance(n, ast.Call) and n.func.id != "select" for n in ast.walk(parse(text)))
+
+
+CHEAP_CALLS = {"select", "fabs", "sqrt", "absolute", "sign", "copysign"}
+
+
+def costly_calls(text):
+    """How many functions an expression calls that are more than a few instructions."""
+    return sum(isinstance(n, ast.Call) and n.func.id not in CHEAP_CALLS for n in ast.walk(parse(text)))
+
+
+def weight(text):
+    """About what an expression costs an element of a long loop, in tenths of a ns."""
+    calls = costly_calls(text)
+    divisions = sum(isinstance(n, ast.Div) for n in ast.walk(parse(text)))
+    return 1 + 10 * calls + 2 * divisions
+
+
 def write_ops():
     lines = [HEADER, "#ifndef FG_OPS_H\n#define FG_OPS_H\n", "typedef enum {", "    FG_NONE = 0,"]
     lines += [f"    FG_{op.name.upper()}," for op in TABLE.OPS]
@@ -190,6 +214,13 @@ def write_ops():
     for field, of in (("arity", lambda op: op.arity), ("is_bool", lambda op: int(op.kind == "bool"))):
         values = ", ".join(str(of(op)) for op in TABLE.OPS)
         lines.append(f"static const unsigned char fg_{field}[FG_N_ELEMENTARY] = {{0, {values}}};")
+    lines.append(f"\n/* Fused loops: see fused.h. */\nenum {{ FG_N_FUSED = {len(list(fused_shapes()))} }};")
+    lines.append("\n/* About what an element of a long loop costs, in tenths of a ns: the value, then each pullback. */\n"
+                 "static const unsigned char fg_weight[FG_N_ELEMENTARY][4] = {\n    {0, 0, 0, 0},")
+    for op in TABLE.OPS:
+        weights = [weight(op.value)] + [weight(p) if p else 0 for p in op.partials] + [0] * (3 - op.arity)
+        lines.append(f"    {{{', '.join(map(str, weights))}}}, /* {op.name} */")
+    lines.append("};")
     lines.append("\n/* A node of the tape keeps its operation in a byte, together with the structured ones. */\n"
                  '_Static_assert(FG_N_ELEMENTARY + 40 < 256, "too many operations for a byte");')
     lines.append("\n#endif")
@@ -340,10 +371,6 @@ def write_loops(careful):
     return "\n".join(lines)
 
 
-def calls_a_function(text):
-    return any(isinstance(n, ast.Call) and n.func.id != "select" for n in ast.walk(parse(text)))
-
-
 def write_scalar():
     """Cheap rows inline, the others through the table of the instruction-set level."""
     lines = [HEADER, "#ifndef FG_SCALAR_H\n#define FG_SCALAR_H\n",
@@ -368,6 +395,216 @@ def write_scalar():
                  "        if (want_a) *a = fg_kernels->pull_one[op][0](g, x, y, 0, out);\n"
                  "        if (want_b) *b = fg_kernels->pull_one[op][1](g, x, y, 0, out);\n"
                  "    }\n}\n\n#endif")
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------ the scalar machine
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the machine can do: an operation's value or pullback, by its C name."""
+
+    name: str    # add, pull_multiply_x
+    code: str    # its number in lanes.h
+    reads: tuple  # operands in the order of lanes.h, without those that it does not read
+    text: str    # the C expression of these
+    costly: bool
+
+    def define(self):
+        """The call that costly instructions share."""
+        signature = ", ".join(f"double {r}" for r in self.reads)
+        parameters = PULL if self.code.startswith("FG_PULL") else VALUE
+        arguments = ", ".join(p if p in self.reads else "0" for p in parameters)
+        return f"static FG_NOINLINE double machine_{self.name}({signature}) {{ return one_{self.text}({arguments}); }}\n"
+
+    def expression(self):
+        return f"machine_{self.name}({', '.join(self.reads)})" if self.costly else self.text
+
+
+def instructions(careful):
+    for op in TABLE.OPS:
+        name = f"fg_value_{op.name}"
+        costly = (name, "f64") in careful or costly_calls(op.value) > 0
+        reads = tuple(r for r in VALUE if r in names_in(op.value))
+        text = name if costly else ToC("f64").visit(parse(op.value))
+        yield Instruction(op.name, f"FG_{op.name.upper()}", reads, text, costly)
+    for op in TABLE.OPS:
+        for k, (operand, partial) in enumerate(zip(OPERANDS, op.partials)):
+            if partial is None or simpler(partial):
+                continue
+            name = f"fg_pull_{op.name}_{operand}"
+            costly = (name, "f64") in careful or costly_calls(partial) > 0
+            reads = ("g", *(r for r in PULL[1:] if r in names_in(partial)))
+            text = name if costly else ToC("f64").pull(parse(partial))
+            yield Instruction(f"pull_{op.name}_{operand}", f"FG_PULL + 3 * FG_{op.name.upper()} + {k}", reads, text, costly)
+    yield Instruction("cast_f32", "FG_CAST", ("x",), "(double)(float)x", False)
+    yield Instruction("cast_bool", "FG_CAST", ("x",), "x != 0", False)
+    yield Instruction("move", "FG_MOVE", ("x",), "x", False)
+
+
+def simpler(partial):
+    """The operation that a pullback by this partial is, of g or of g and the one operand that it reads."""
+    if number(parse(partial)) in (1, -1):
+        return "FG_MOVE" if number(parse(partial)) == 1 else "FG_NEGATIVE"
+    return "FG_GUARDED_MULTIPLY" if partial in NEEDS else None
+
+
+# What follows what in one instruction, the first result being the operand named: sums of products and their pullbacks.
+PAIRS = tuple(
+    (first, second, operand)
+    for first in ("add", "subtract", "multiply", "guarded_multiply", "negative", "square", "divide", "tanh", "exp", "sqrt",
+                  "pull_tanh_x", "pull_square_x", "pull_divide_x")
+    for second, operand in (("add", "x"), ("add", "y"), ("subtract", "x"), ("subtract", "y"), ("multiply", "x"),
+                            ("multiply", "y"), ("guarded_multiply", "x"), ("guarded_multiply", "y"), ("tanh", "x"),
+                            ("exp", "x"), ("square", "x"), ("negative", "x"))
+)
+
+
+def case(name, number, parts):
+    """The C of one case: `parts` are instructions with the operand that is the result before, None for none."""
+    lines, word = [f"CASE({name}, {number}) {{"], 1
+    for instruction, accumulated in parts:
+        loads, to = [], word
+        word += 1
+        for r in instruction.reads:
+            if r == accumulated:
+                loads.append(f"{r} = result")
+            else:
+                loads.append(f"{r} = cells[code[{word}]]")
+                word += 1
+        lines.append(f"    {{\n        double {', '.join(loads)};")
+        lines.append(textwrap.indent(wrap(f"result = {instruction.expression()};"), "        ").rstrip())
+        lines.append(f"        cells[code[{to}]] = result;\n    }}")
+    return "\n".join(lines) + f"\n    NEXT({word})\n}}\n"
+
+
+def machine_cases(careful):
+    """(case, parts) for all, in the order of their numbers."""
+    known = {i.name: i for i in instructions(careful)}
+    for i in known.values():
+        yield i.name, [(i, None)]
+        for r in i.reads:
+            yield f"{i.name}_after_{r}", [(i, r)]
+    for first, second, operand in PAIRS:
+        yield f"{first}_{second}_{operand}", [(known[first], None), (known[second], operand)]
+        r = known[first].reads[0]
+        yield f"{first}_after_{r}_{second}_{operand}", [(known[first], r), (known[second], operand)]
+
+
+def write_machine(careful):
+    """To be included twice: before the machine, and, with MACHINE_CASES defined, inside."""
+    cases = list(machine_cases(careful))
+    lines = [HEADER, "#ifndef MACHINE_CASES\n", *(i.define() for i in instructions(careful) if i.costly)]
+    lines.append("#define MACHINE_LABELS \\")
+    lines.append(" \\\n".join(f"    LABEL({name})," for name, _ in cases) + "\n\n#else\n")
+    lines += [case(name, k, parts) for k, (name, parts) in enumerate(cases)]
+    return "\n".join(lines) + "\n#endif\n"
+
+
+def write_machine_ops(careful):
+    names = [name for name, _ in machine_cases(careful)]
+    numbers = {name: k for k, name in enumerate(names)}
+    lines = [HEADER, "#ifndef FG_MACHINE_OPS_H\n#define FG_MACHINE_OPS_H\n",
+             "/* Cases of the scalar machine.  A case that takes its j-th operand from the instruction before is 1 + j further. */",
+             "enum {", *(f"    FG_CASE_{name.upper()} = {k}," for k, name in enumerate(names) if "_after_" not in name),
+             f"    FG_N_CASES = {len(names)}", "};\n", "static const uint16_t fg_case[FG_N_LANE_OPS] = {"]
+    lines += [f"    [{i.code}] = {numbers[i.name]}," for i in instructions(careful) if not i.name.startswith("cast")]
+    lines.append("};\n\n/* Two instructions in one case, the first one's result being this operand of the second (by the order of "
+                 "what it reads);\n   the next case takes the first operand of all from the instruction before. */\n"
+                 "static const struct {\n    uint16_t first, second, operand, number;\n} fg_pairs[] = {")
+    known = {i.name: i for i in instructions(careful)}
+    for first, second, operand in PAIRS:
+        a, b = known[first], known[second]
+        lines.append(f"    {{{a.code}, {b.code}, {b.reads.index(operand)}, {numbers[f'{first}_{second}_{operand}']}}},")
+    lines.append("};\n\n/* Pullbacks that are another operation of what they read. */\n"
+                 "static const uint16_t fg_simpler[FG_N_ELEMENTARY][3] = {")
+    for op in TABLE.OPS:
+        for k, partial in enumerate(op.partials):
+            if partial and simpler(partial):
+                lines.append(f"    [FG_{op.name.upper()}][{k}] = {simpler(partial)},")
+    lines.append("};\n\n#endif")
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------- fused loops
+
+INNER = ("add", "subtract", "multiply", "guarded_multiply", "square")
+BOTH_SIDES = ("add", "subtract", "multiply", "guarded_multiply")
+FIRST_ONLY = ("divide", "negative", "square", "sqrt", "pull_tanh_x", "pull_sqrt_x", "pull_square_x", "pull_divide_x")
+COMMUTE = ("add", "multiply")
+
+
+def fused_shapes():
+    """(outer, what computes its first operand, what computes its second): "" for memory."""
+    for outer in BOTH_SIDES:
+        for i, left in enumerate(("", *INNER)):
+            for j, right in enumerate(("", *INNER)):
+                if outer not in COMMUTE or j <= i:
+                    yield outer, left, right
+    for outer in FIRST_ONLY:
+        for left in ("", *INNER):
+            yield outer, left, ""
+    for right in INNER:
+        yield "divide", "", right
+
+
+def call(instruction, suffix, operands):
+    """An instruction's C function, applied."""
+    given = dict(zip(instruction.reads, operands))
+    pull = instruction.code.startswith("FG_PULL")
+    stem = f"fg_{instruction.name}" if pull else f"fg_value_{instruction.name}"
+    return f"{stem}_{suffix}({', '.join(given.get(p, '0') for p in (PULL if pull else VALUE))})"
+
+
+def fused_loop(shape, known, suffix):
+    """One pass over up to four operands; the result may be in the memory of one of them."""
+    outer, *inner = shape
+    names, operands = iter("abcd"), []
+    for stem in inner[: len(known[outer].reads)]:
+        if stem:
+            operands.append(call(known[stem], suffix, [f"{next(names)}[i]" for _ in known[stem].reads]))
+        else:
+            operands.append(f"{next(names)}[i]")
+    expression = call(known[outer], suffix, operands)
+    used = [n for n in "abcd" if f"{n}[i]" in expression]
+    c_type = dict(TYPES)[suffix]
+    lines = [f"static void {fused_name(shape, suffix)}("
+             "ptrdiff_t n, const void *a_, const void *b_, const void *c_, const void *d_,\n        void *to_) {"]
+    lines += [f"    const {c_type} *{n} = {n}_;" if n in used else f"    (void){n}_;" for n in "abcd"]
+    lines += [f"    {c_type} *to = to_;", "    SAME_ELEMENTS_ONLY",
+              "    for (ptrdiff_t i = 0; i < n; i++)\n" + textwrap.indent(wrap(f"to[i] = {expression};"), "        ").rstrip(),
+              "}\n"]
+    return "\n".join(lines)
+
+
+def fused_name(shape, suffix):
+    outer, left, right = shape
+    return f"fused_{'_'.join(filter(None, (outer, left or 'load', right)))}_{suffix}"
+
+
+def write_fused(careful):
+    known = {i.name: i for i in instructions(careful)}
+    lines = [HEADER, *(fused_loop(shape, known, suffix) for shape in fused_shapes() for suffix, _ in TYPES)]
+    rows = [f"    {{{', '.join(fused_name(shape, s) for s, _ in TYPES)}}}," for shape in fused_shapes()]
+    return "\n".join([*lines, "#define FG_FUSED_LOOPS { \\\n" + " \\\n".join(rows) + " }"]) + "\n"
+
+
+def write_fused_ops(careful):
+    known = {i.name: i for i in instructions(careful)}
+    outer = {name: k for k, name in enumerate((*BOTH_SIDES, *FIRST_ONLY), 1)}
+    inner = {name: k for k, name in enumerate(INNER, 1)}
+    shapes = list(fused_shapes())
+    lines = [HEADER, "#ifndef FG_FUSED_OPS_H\n#define FG_FUSED_OPS_H\n",
+             "/* What an operation is as the outer or as an inner one of a fused loop; 0: neither. */",
+             "static const uint8_t fg_outer[FG_N_LANE_OPS] = {"]
+    lines += [f"    [{known[name].code}] = {k}," for name, k in outer.items()]
+    lines += ["};\n", "static const uint8_t fg_inner[FG_N_LANE_OPS] = {"]
+    lines += [f"    [{known[name].code}] = {k}," for name, k in inner.items()]
+    lines += ["};\n", "/* The loop, by the outer operation and what computes its first and second operand (0: memory); 1 + its "
+              "number, 0: none. */", f"static const uint8_t fg_fused[{len(outer) + 1}][{len(inner) + 1}][{len(inner) + 1}] = {{"]
+    lines += [f"    [{outer[o]}][{inner.get(a, 0)}][{inner.get(b, 0)}] = {k}," for k, (o, a, b) in enumerate(shapes, 1)]
+    lines += ["};\n\n#endif"]
     return "\n".join(lines) + "\n"
 
 
@@ -466,7 +703,8 @@ def generate(folder):
     folder.mkdir(parents=True, exist_ok=True)
     rows, careful = write_rows(slow_twins())
     texts = {"ops.h": write_ops(), "rows.h": rows, "loops.h": write_loops(careful), "scalar.h": write_scalar(),
-             "borrow.h": write_borrow(),
+             "borrow.h": write_borrow(), "machine.h": write_machine(careful), "machine_ops.h": write_machine_ops(careful),
+             "fused.h": write_fused(careful), "fused_ops.h": write_fused_ops(careful),
              "names.pxi": write_names(), "functions.pxi": write_functions()}
     for name, text in texts.items():
         path = folder / name

@@ -66,6 +66,20 @@ cdef extern from "blocks.h" nogil:
     void fg_run_copy(int type, const fg_extent* extent, const fg_view* source, char* to)
     void fg_run_add(int type, const fg_extent* extent, const fg_view* source, const fg_view* to)
 
+cdef extern from "products.h" nogil:
+    ctypedef struct fg_product:
+        int type
+        Py_ssize_t m, k, n
+        Py_ssize_t a_row, a_column, b_row, b_column
+        Py_ssize_t to_row
+        int accumulate, bias, activation
+    size_t fg_product_scratch(const fg_product* p)
+    void fg_product_run(const fg_product* p, const void* a, const void* b, const void* bias, void* pre, void* to, void* scratch)
+
+cdef extern from "threads.h" nogil:
+    void fg_set_threads(int n)
+    int fg_get_threads()
+
 cdef extern from "lanes.h" nogil:
     int FG_CAST, FG_MOVE, FG_NO_VALUE, FG_SUM_ALL, FG_SUM_COLUMNS, FG_SUM_ROWS
     enum: FG_PULL

@@ -115,14 +115,19 @@ cdef class Trace:
         fg_trace = <void*>self.outer if self.outer is not None else NULL
         fg_mark = self.outer_mark
         self.outer = None
+        self.let_nodes_go()
         self.tape.sweeps -= 1
-        self.view.__exit__(None, None, None)
-        self.view = None
         PyMem_RawFree(self.at_node)
         self.at_node = NULL
         self.at_node_capacity = 0
         PyMem_RawFree(self.table)
         self.table = NULL
+        return 0
+
+    cdef int let_nodes_go(self) except -1:
+        if self.view is not None:
+            self.view.__exit__(None, None, None)
+            self.view = None
         return 0
 
     # -- which value something is
@@ -573,6 +578,12 @@ cdef int note_structured(int op, Tensor x, Tensor result, index_t parameter, con
     id[0] = trace.of_tensor(x)
     if op == OP_ALIAS:
         result.traced = trace.mark | id[0]
+        return 0
+    if op == OP_MEAN:                       # a sum, divided
+        trace.note(OP_SUM, result, id, parameter, NULL)
+        id[0] = trace.of_tensor(result)
+        id[1] = trace.of_number(<double>size_over(shape_of(x), parameter), NPY_DOUBLE, SCALAR_SHAPE)
+        trace.note(FG_DIVIDE, result, id, <index_t>type_index(result.dtype_number), NULL)
         return 0
     trace.note(op, result, id, parameter, extra)
     return 0

@@ -10,9 +10,9 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.tree import tree_flatten, tree_map, tree_unflatten
+from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
-__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp"]
+__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile"]
 
 
 class _Call:
@@ -505,4 +505,6 @@ def _named(function, name, of):
     return function
 
 
-engine.install(lower_aux=lower_aux)
+from fastgrad.transforms.compile import compile  # noqa: E402
+
+engine.install(lower_aux=lower_aux, tree_unflatten=tree_unflatten, count_leaves=count_leaves)

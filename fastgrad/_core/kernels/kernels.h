@@ -12,6 +12,11 @@
 /* Elements a block holds where a loop works block by block: 4 KiB of doubles, so that six blocks fit L1. */
 #define FG_BLOCK 512
 
+/* Rows of the second operand of a product that are worked on together: a tile's share of the first stays in L1. */
+#define FG_DEPTH 256
+/* Rows of the first operand for which packing the second does not pay if its rows are contiguous. */
+#define FG_ROWS_IN_PLACE 64
+
 /* out = value(x, y, z) and to = g * partial(x, y, z, out); operands that a row does not read may be NULL. */
 typedef void (*fg_value_loop)(ptrdiff_t n, const void *x, const void *y, const void *z, void *out);
 typedef void (*fg_pull_loop)(ptrdiff_t n, const void *g, const void *x, const void *y, const void *z, const void *out,
@@ -37,6 +42,17 @@ typedef struct {
     /* The same without accumulation for middle sizes, k >= 1; `to` contiguous. */
     void (*gemm[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
                     const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *to);
+    /* What products.c is made of: the same with any rows of `to` and accumulation, k >= 1; the same with b packed before in
+       stretches of FG_DEPTH rows and panels of `panel` columns; dot products of rows with a
+       few columns x, contiguous along k.  See gemm.h. */
+    void (*multiply[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
+                        const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *to, ptrdiff_t to_row, int add);
+    void (*multiply_packed[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, ptrdiff_t a_column,
+                               const void *panels, ptrdiff_t width, ptrdiff_t first, void *to, ptrdiff_t to_row, int add);
+    void (*pack[2])(ptrdiff_t k, ptrdiff_t n, const void *b, ptrdiff_t b_row, ptrdiff_t b_column, void *panels);
+    ptrdiff_t panel[2];
+    void (*dots[2])(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const void *a, ptrdiff_t a_row, const void *x, ptrdiff_t x_column,
+                    void *to, ptrdiff_t to_row, ptrdiff_t to_column, int add);
     /* Row-wise over (rows, n): the value and, given g and the value, the pulled-back cotangent. */
     void (*logsumexp[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, void *out);
     void (*softmax[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, void *out);
@@ -47,6 +63,9 @@ typedef struct {
     void (*cross_entropy[2])(ptrdiff_t rows, ptrdiff_t n, const void *x, const int64_t *labels, void *out);
     void (*cross_entropy_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const int64_t *labels, void *to);
     void (*extreme_pull[2])(ptrdiff_t rows, ptrdiff_t n, const void *g, const void *x, const void *out, void *to);
+
+    /* What lanes.h runs: see lanes_level.h. */
+    const int32_t *(*machine)(const uint32_t *code, double *cells);
 } fg_kernel_table;
 
 /* The kernels in use, and how they are chosen: the best level that this CPU runs, or one by name (0: it cannot run). */

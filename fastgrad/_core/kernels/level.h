@@ -22,7 +22,7 @@ static inline float fg_copysign_f32(float x, float y) { return copysignf(x, y); 
 #define TILE 8
 #elif defined(__AVX2__)
 #define VECTOR 32
-#define TILE 4
+#define TILE 6
 #else
 #define VECTOR 16
 #define TILE 4
@@ -41,6 +41,8 @@ static inline float fg_copysign_f32(float x, float y) { return copysignf(x, y); 
 #undef T
 #undef SUFFIX
 
+#include "lanes_level.h"
+
 const fg_kernel_table FG_LEVEL = {
     .level = FG_LEVEL_NAME,
     .value = FG_VALUE_LOOPS,
@@ -55,6 +57,11 @@ const fg_kernel_table FG_LEVEL = {
     .add_rows = {add_rows_f64, add_rows_f32},
     .matmul = {matmul_f64, matmul_f32},
     .gemm = {gemm_f64, gemm_f32},
+    .multiply = {multiply_f64, multiply_f32},
+    .multiply_packed = {multiply_packed_f64, multiply_packed_f32},
+    .pack = {pack_f64, pack_f32},
+    .panel = {2 * VECTOR / sizeof(double), 2 * VECTOR / sizeof(float)},
+    .dots = {dots_f64, dots_f32},
     .logsumexp = {logsumexp_f64, logsumexp_f32},
     .softmax = {softmax_f64, softmax_f32},
     .log_softmax = {log_softmax_f64, log_softmax_f32},
@@ -64,4 +71,5 @@ const fg_kernel_table FG_LEVEL = {
     .cross_entropy = {cross_entropy_f64, cross_entropy_f32},
     .cross_entropy_pull = {cross_entropy_pull_f64, cross_entropy_pull_f32},
     .extreme_pull = {extreme_pull_f64, extreme_pull_f32},
+    .machine = machine,
 };

@@ -1,0 +1,675 @@
+/* Fused elementwise groups: straight-line code becomes steps over blocks of lanes, and the blocks are run.
+ *
+ * A block is so short that everything alive in it stays in a cache.  Values live in places: loads and stores that are
+ * contiguous are read and written where they are, the rest has slots, shared by values that are not alive together.
+ * The extent is cut into chunks whose size follows from the group alone, so the sums, which are put together chunk by
+ * chunk in order, do not depend on the threads that share the chunks. */
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include "lanes.h"
+#include "threads.h"
+
+#define MOST_THREADS 64
+#define MOST_CHUNKS 16384
+#define MOST_PARTIALS (1 << 20)   /* totals that all chunks together keep of a sum over rows */
+#define CHUNK_COST 25000.0        /* about ns */
+#define WORTH_THREADS 60000.0     /* about ns */
+#define L1_BYTES (40 * 1024)
+#define L2_BYTES (640 * 1024)
+#define INTERRUPT_NS 20000000
+
+/* ------------------------------------------------------------------------------------------------------ what is kept */
+
+typedef enum { STEP_VALUE, STEP_PULL, STEP_CAST, STEP_GATHER, STEP_COPY } step_kind;
+
+typedef struct {
+    uint8_t kind, from, to_type;
+    int32_t in[5], to; /* places */
+    union {
+        fg_value_loop value;
+        fg_pull_loop pull;
+        int32_t load; /* of STEP_GATHER: the number of its walk */
+    } of;
+} step;
+
+/* A place that moves with the blocks: a contiguous load or a direct store. */
+typedef struct {
+    fg_place at;
+    int32_t place;
+    uint8_t item;
+} stream;
+
+typedef struct {
+    fg_view view; /* the strides; `data` is found at the start of a run */
+    fg_place at;
+    int32_t place;
+} walked;
+
+typedef struct {
+    fg_place at;
+    int32_t place;
+    uint8_t type;
+} constant;
+
+typedef struct {
+    fg_result result;
+    int32_t place;
+    uint8_t type;
+    size_t partials; /* where its totals start in the scratch, in bytes */
+} sum;
+
+struct fg_group {
+    fg_extent extent;
+    int32_t n_steps, n_places, n_slots, n_streams, n_walked, n_constants, n_copies, n_sums;
+    int32_t first_slot;
+    step *steps;
+    stream *streams;
+    walked *walked;
+    constant *constants;
+    stream *copies; /* stores that are copied when a block is done */
+    sum *sums;
+    ptrdiff_t *numbers; /* the extent's dims, then the strides of loads */
+    ptrdiff_t lanes, chunk, n_chunks;
+    double cost; /* about ns an element */
+    int max_threads;
+    size_t slot_bytes, worker_bytes, partial_bytes;
+};
+
+/* A sum with its rounding errors (Neumaier). */
+typedef struct {
+    double sum, error;
+} total;
+
+static void total_add(total *t, double x) {
+    double s = t->sum + x;
+    t->error += fabs(t->sum) >= fabs(x) ? (t->sum - s) + x : (x - s) + t->sum;
+    t->sum = s;
+}
+
+static void total_join(total *t, const total *more) {
+    total_add(t, more->sum);
+    t->error += more->error;
+}
+
+static double total_value(const total *t) { return isfinite(t->sum) ? t->sum + t->error : t->sum; }
+
+/* ---------------------------------------------------------------------------------------------------------- building */
+
+/* What building knows of a value. */
+typedef struct {
+    int32_t last; /* the instruction that reads it last; n_code: what follows a block does */
+    int32_t place;
+    uint8_t type;
+} value;
+
+typedef struct {
+    const fg_group_spec *spec;
+    fg_group *group;
+    value *values;
+    int32_t *free_slots, n_free;
+} builder;
+
+/* Room for n elements; never of 0 bytes. */
+static void *room(size_t n, size_t item) { return n > SIZE_MAX / item - 1 ? NULL : calloc(n + 1, item); }
+
+static int is_pull(int op) { return op >= FG_PULL && op < FG_CAST; }
+
+static uint8_t result_type(const fg_instruction *i) { return i->op < FG_PULL && fg_is_bool[i->op] ? FG_BOOL : i->type; }
+
+static int32_t n_operands(const fg_instruction *i) { return is_pull(i->op) ? 5 : i->op < FG_PULL ? 3 : 1; }
+
+static double weight(const fg_instruction *i) {
+    double w = is_pull(i->op) ? fg_weight[(i->op - FG_PULL) / 3][1 + (i->op - FG_PULL) % 3]
+                              : i->op < FG_PULL ? fg_weight[i->op][0] : 1;
+    return 0.1 * w;
+}
+
+static void find_uses(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    for (int32_t v = 0; v < spec->n_loads + spec->n_code; v++) b->values[v].last = -1;
+    for (int32_t v = 0; v < spec->n_loads; v++) b->values[v].type = spec->loads[v].type;
+    for (int32_t k = 0; k < spec->n_code; k++) {
+        b->values[spec->n_loads + k].type = result_type(spec->code + k);
+        for (int32_t j = 0; j < n_operands(spec->code + k); j++)
+            if (spec->code[k].operand[j] >= 0) b->values[spec->code[k].operand[j]].last = k;
+    }
+    for (int32_t k = 0; k < spec->n_sums; k++) b->values[spec->sums[k].value].last = spec->n_code;
+}
+
+static int32_t take_slot(builder *b) {
+    return b->n_free ? b->free_slots[--b->n_free] : b->group->first_slot + b->group->n_slots++;
+}
+
+static void give_slot(builder *b, int32_t place) {
+    if (place >= b->group->first_slot) b->free_slots[b->n_free++] = place;
+}
+
+/* Whether a store lies in memory that a load reads: then blocks are written when everything has been read. */
+static int meets_a_load(const fg_group_spec *spec, const fg_result *store, size_t item) {
+    for (int32_t k = 0; k < spec->n_loads; k++) {
+        const fg_load *load = spec->loads + k;
+        if (load->at.base != store->at.base) continue;
+        if (load->kind != FG_CONTIGUOUS) return 1;
+        if (load->at.offset < store->at.offset + spec->extent.size * (ptrdiff_t)item &&
+            store->at.offset < load->at.offset + spec->extent.size * (ptrdiff_t)fg_type_size(load->type))
+            return 1;
+    }
+    return 0;
+}
+
+static void add_stream(stream *streams, int32_t *n, fg_place at, int32_t place, size_t item) {
+    streams[(*n)++] = (stream){at, place, (uint8_t)item};
+}
+
+/* Contiguous loads are streams; the others get slots: numbers for good, strided ones when they are first read. */
+static void place_loads(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    ptrdiff_t *strides = g->numbers + spec->extent.ndim;
+    for (int32_t v = 0; v < spec->n_loads; v++) {
+        const fg_load *load = spec->loads + v;
+        if (load->kind == FG_CONTIGUOUS) {
+            b->values[v].place = g->n_places++;
+            add_stream(g->streams, &g->n_streams, load->at, b->values[v].place, fg_type_size(load->type));
+        } else if (load->kind == FG_STRIDED) {
+            memcpy(strides, load->strides, (size_t)spec->extent.ndim * sizeof *strides);
+            g->walked[g->n_walked] = (walked){{NULL, strides, 0, FG_STRIDED, load->type}, load->at, 0};
+            b->values[v].place = -1 - g->n_walked++;
+            strides += spec->extent.ndim;
+        }
+    }
+}
+
+/* The first store of a computed value is where the value lives, unless that memory is read; the others are copies. */
+static void place_stores(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    for (int32_t k = 0; k < spec->n_stores; k++) {
+        const fg_result *store = spec->stores + k;
+        value *v = b->values + store->value;
+        size_t item = fg_type_size(v->type);
+        if (store->value >= spec->n_loads && !v->place && !meets_a_load(spec, store, item)) {
+            v->place = g->n_places++;
+            add_stream(g->streams, &g->n_streams, store->at, v->place, item);
+        } else {
+            v->last = spec->n_code;
+        }
+    }
+}
+
+static void place_constants(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    for (int32_t v = 0; v < spec->n_loads; v++) {
+        if (spec->loads[v].kind != FG_ONE) continue;
+        b->values[v].place = take_slot(b);
+        b->values[v].last = spec->n_code;
+        g->constants[g->n_constants++] = (constant){spec->loads[v].at, b->values[v].place, spec->loads[v].type};
+    }
+}
+
+/* The place of a value that is about to be read, gathered if it is strided and not there yet. */
+static int32_t place_read(builder *b, int32_t number) {
+    fg_group *g = b->group;
+    value *v = b->values + number;
+    if (v->place < 0) {
+        step *s = g->steps + g->n_steps++;
+        s->kind = STEP_GATHER;
+        s->of.load = -1 - v->place;
+        s->from = v->type;
+        v->place = s->to = g->walked[s->of.load].place = take_slot(b);
+    }
+    return v->place;
+}
+
+static void add_step(builder *b, int32_t k) {
+    const fg_instruction *code = b->spec->code + k;
+    value *result = b->values + b->spec->n_loads + k;
+    int32_t in[5] = {0};
+    for (int32_t j = 0; j < n_operands(code); j++)
+        if (code->operand[j] >= 0) in[j] = place_read(b, code->operand[j]);
+    if (!result->place) result->place = take_slot(b);
+    step *s = b->group->steps + b->group->n_steps++;
+    memcpy(s->in, in, sizeof in);
+    s->to = result->place;
+    if (code->op == FG_CAST || code->op == FG_MOVE) {
+        s->kind = STEP_CAST;
+        s->from = b->values[code->operand[0]].type;
+        s->to_type = code->op == FG_MOVE ? s->from : code->type;
+    } else if (is_pull(code->op)) {
+        s->kind = STEP_PULL;
+        s->of.pull = fg_kernels->pull[(code->op - FG_PULL) / 3][(code->op - FG_PULL) % 3][code->type];
+    } else {
+        s->kind = STEP_VALUE;
+        s->of.value = fg_kernels->value[code->op][code->type];
+    }
+    b->group->cost += weight(code);
+    if (result->last < 0) give_slot(b, result->place);
+    for (int32_t j = 0; j < n_operands(code); j++) {
+        int32_t number = code->operand[j];
+        if (number < 0 || b->values[number].last != k) continue;
+        b->values[number].last = -1; /* once, however often it is an operand */
+        give_slot(b, b->values[number].place);
+    }
+}
+
+static void add_results(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    for (int32_t k = 0; k < spec->n_stores; k++) {
+        const fg_result *store = spec->stores + k;
+        int32_t place = place_read(b, store->value);
+        size_t item = fg_type_size(b->values[store->value].type);
+        int direct = 0;
+        for (int32_t j = 0; j < g->n_streams; j++)
+            direct |= store->value >= spec->n_loads && g->streams[j].place == place &&
+                      g->streams[j].at.base == store->at.base && g->streams[j].at.offset == store->at.offset;
+        if (!direct) add_stream(g->copies, &g->n_copies, store->at, place, item);
+    }
+    for (int32_t k = 0; k < spec->n_sums; k++) {
+        sum *s = g->sums + g->n_sums++;
+        s->result = spec->sums[k];
+        s->place = place_read(b, spec->sums[k].value);
+        s->type = b->values[spec->sums[k].value].type;
+        ptrdiff_t columns = s->result.columns;
+        if (s->result.kind == FG_SUM_COLUMNS && columns == 1) s->result.kind = FG_SUM_ALL;
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------- sizes of a group */
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* As many lanes as keep everything alive in the first cache, or else in the second. */
+static ptrdiff_t choose_lanes(const fg_group *g) {
+    size_t one = (size_t)(g->n_slots + g->n_streams + g->n_copies + 1) * sizeof(double);
+    ptrdiff_t lanes = FG_BLOCK;
+    while (lanes > 64 && (size_t)lanes * one > L1_BYTES) lanes /= 2;
+    while (lanes > 32 && (size_t)lanes * one > L2_BYTES) lanes /= 2;
+    ptrdiff_t all = (ptrdiff_t)round_up((size_t)g->extent.size, 16);
+    return all < lanes ? (all ? all : 16) : lanes;
+}
+
+static ptrdiff_t choose_chunk(const fg_group *g) {
+    ptrdiff_t size = g->extent.size, lanes = g->lanes;
+    ptrdiff_t chunk = (ptrdiff_t)(CHUNK_COST / (g->cost + 0.1)), most = MOST_CHUNKS;
+    for (int32_t k = 0; k < g->n_sums; k++)
+        if (g->sums[k].result.kind == FG_SUM_COLUMNS && MOST_PARTIALS / (g->sums[k].result.columns + 1) < most)
+            most = MOST_PARTIALS / (g->sums[k].result.columns + 1);
+    if (most < 1) most = 1;
+    if (chunk < size / most + 1) chunk = size / most + 1;
+    return (chunk + lanes - 1) / lanes * lanes;
+}
+
+/* Bytes of the totals of a sum over all chunks; SIZE_MAX: too many. */
+static size_t partial_bytes(const fg_group *g, const sum *s) {
+    size_t each = s->result.kind == FG_SUM_ALL ? 1 : s->result.kind == FG_SUM_ROWS ? 2 : (size_t)s->result.columns;
+    size_t n = (size_t)g->n_chunks;
+    return each && n > SIZE_MAX / 4 / sizeof(total) / each ? SIZE_MAX : round_up(n * each * sizeof(total), 64);
+}
+
+static size_t places_bytes(const fg_group *g) { return round_up((size_t)g->n_places * sizeof(char *), 64); }
+static size_t walks_bytes(const fg_group *g) { return round_up((size_t)g->n_walked * sizeof(fg_walk), 64); }
+
+/* Returns 0 when sizes overflow. */
+static int choose_sizes(fg_group *g) {
+    g->lanes = choose_lanes(g);
+    g->chunk = choose_chunk(g);
+    g->n_chunks = (g->extent.size + g->chunk - 1) / g->chunk;
+    g->slot_bytes = round_up((size_t)g->lanes * sizeof(double), 64);
+    g->partial_bytes = 0;
+    for (int32_t k = 0; k < g->n_sums; k++) {
+        size_t bytes = partial_bytes(g, g->sums + k);
+        if (bytes > SIZE_MAX / 4 - g->partial_bytes) return 0;
+        g->sums[k].partials = g->partial_bytes;
+        g->partial_bytes += bytes;
+    }
+    g->max_threads = fg_get_threads() < MOST_THREADS ? fg_get_threads() : MOST_THREADS;
+    if (g->max_threads > g->n_chunks) g->max_threads = g->n_chunks > 1 ? (int)g->n_chunks : 1;
+    /* one slot more: the temporary of sums over rows */
+    g->worker_bytes = places_bytes(g) + walks_bytes(g) + (size_t)(g->n_slots + 1) * g->slot_bytes;
+    return g->worker_bytes < SIZE_MAX / 4 / MOST_THREADS - g->partial_bytes;
+}
+
+static int make_room(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    size_t loads = (size_t)spec->n_loads, code = (size_t)spec->n_code, stores = (size_t)spec->n_stores;
+    size_t ndim = (size_t)spec->extent.ndim;
+    b->values = room(loads + code, sizeof *b->values);
+    b->free_slots = room(loads + code, sizeof *b->free_slots);
+    g->steps = room(loads + code, sizeof *g->steps);
+    g->streams = room(loads + stores, sizeof *g->streams);
+    g->walked = room(loads, sizeof *g->walked);
+    g->constants = room(loads, sizeof *g->constants);
+    g->copies = room(stores, sizeof *g->copies);
+    g->sums = room((size_t)spec->n_sums, sizeof *g->sums);
+    g->numbers = room(ndim * (loads + 1), sizeof *g->numbers);
+    return b->values && b->free_slots && g->steps && g->streams && g->walked && g->constants && g->copies && g->sums &&
+           g->numbers;
+}
+
+static int build(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    fg_group *g = b->group;
+    if (!make_room(b)) return 0;
+    memcpy(g->numbers, spec->extent.dims, (size_t)spec->extent.ndim * sizeof *g->numbers);
+    g->extent = (fg_extent){spec->extent.ndim, g->numbers, spec->extent.size};
+    g->n_places = 1; /* place 0: nothing */
+    find_uses(b);
+    place_loads(b);
+    place_stores(b);
+    g->first_slot = g->n_places;
+    place_constants(b);
+    for (int32_t k = 0; k < spec->n_code; k++) add_step(b, k);
+    add_results(b);
+    g->n_places += g->n_slots;
+    return choose_sizes(g);
+}
+
+fg_group *fg_group_new(const fg_group_spec *spec) {
+    builder b = {spec, room(1, sizeof(fg_group)), NULL, NULL, 0};
+    if (!b.group) return NULL;
+    int built = build(&b);
+    free(b.values);
+    free(b.free_slots);
+    if (built) return b.group;
+    fg_group_free(b.group);
+    return NULL;
+}
+
+void fg_group_free(fg_group *group) {
+    if (!group) return;
+    free(group->steps);
+    free(group->streams);
+    free(group->walked);
+    free(group->constants);
+    free(group->copies);
+    free(group->sums);
+    free(group->numbers);
+    free(group);
+}
+
+size_t fg_group_scratch(const fg_group *g) { return g->partial_bytes + (size_t)g->max_threads * g->worker_bytes; }
+
+void fg_group_facts(const fg_group *g, int *instructions, int *lanes, int *slots) {
+    *instructions = (int)g->n_steps;
+    *lanes = (int)g->lanes;
+    *slots = (int)g->n_slots;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- running */
+
+typedef struct {
+    const fg_group *group;
+    char *const *bases;
+    char *partials, *workers;
+    atomic_ptrdiff_t next; /* the first chunk that nobody has taken */
+    atomic_int stop;
+    const char *caller; /* tells the calling thread from others */
+    fg_interrupt interrupt;
+    void *context;
+    int64_t asked;
+} run;
+
+/* What one thread works with. */
+typedef struct {
+    char **places;
+    fg_walk *walks;
+    char *slots;
+} worker;
+
+static _Thread_local char this_thread;
+
+static int64_t now(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static char *at(const run *r, fg_place place) { return r->bases[place.base] + place.offset; }
+
+static worker worker_start(run *r, ptrdiff_t number) {
+    const fg_group *g = r->group;
+    char *own = r->workers + (size_t)number * g->worker_bytes;
+    worker w = {(char **)own, (fg_walk *)(own + places_bytes(g)), own + places_bytes(g) + walks_bytes(g)};
+    w.places[0] = NULL;
+    for (int32_t k = 0; k < g->n_slots; k++) w.places[g->first_slot + k] = w.slots + (size_t)k * g->slot_bytes;
+    for (int32_t k = 0; k < g->n_constants; k++) {
+        const constant *c = g->constants + k;
+        char *to = w.places[c->place], *from = at(r, c->at);
+        if (c->type == FG_BOOL)
+            memset(to, *from, (size_t)g->lanes);
+        else
+            fg_kernels->fill[c->type](g->lanes, c->type == FG_F64 ? *(double *)from : *(float *)from, to);
+    }
+    return w;
+}
+
+/* A walk that stands at element `start`. */
+static void walk_seek(fg_walk *w, ptrdiff_t start) {
+    for (int d = w->ndim - 1; d >= 0; d--) {
+        w->index[d] = d ? start % w->dims[d] : start;
+        w->cursor += w->index[d] * w->strides[d];
+        start /= w->dims[d];
+    }
+}
+
+static void start_walks(const run *r, const worker *w, ptrdiff_t start) {
+    const fg_group *g = r->group;
+    for (int32_t k = 0; k < g->n_walked; k++) {
+        fg_view view = g->walked[k].view;
+        view.data = at(r, g->walked[k].at);
+        fg_walk_start(w->walks + k, &view, &g->extent);
+        walk_seek(w->walks + k, start);
+    }
+}
+
+#define CAST(to_type, from_type, made)                                                        \
+    do {                                                                                      \
+        const from_type *from = from_;                                                        \
+        to_type *to = to_;                                                                    \
+        for (ptrdiff_t i = 0; i < n; i++) to[i] = (to_type)(made);                            \
+    } while (0)
+
+static void cast(ptrdiff_t n, int from_type, const void *from_, int to_type, void *to_) {
+    switch (3 * to_type + from_type) {
+    case 3 * FG_F64 + FG_F32: CAST(double, float, from[i]); break;
+    case 3 * FG_F64 + FG_BOOL: CAST(double, uint8_t, from[i]); break;
+    case 3 * FG_F32 + FG_F64: CAST(float, double, from[i]); break;
+    case 3 * FG_F32 + FG_BOOL: CAST(float, uint8_t, from[i]); break;
+    case 3 * FG_BOOL + FG_F64: CAST(uint8_t, double, from[i] != 0); break;
+    case 3 * FG_BOOL + FG_F32: CAST(uint8_t, float, from[i] != 0); break;
+    default: memcpy(to_, from_, (size_t)n * fg_type_size(to_type));
+    }
+}
+
+static void run_steps(const fg_group *g, const worker *w, ptrdiff_t n) {
+    char *const *p = w->places;
+    for (const step *s = g->steps, *end = s + g->n_steps; s < end; s++) {
+        switch (s->kind) {
+        case STEP_VALUE: s->of.value(n, p[s->in[0]], p[s->in[1]], p[s->in[2]], p[s->to]); break;
+        case STEP_PULL:
+            s->of.pull(n, p[s->in[0]], p[s->in[1]], p[s->in[2]], p[s->in[3]], p[s->in[4]], p[s->to]);
+            break;
+        case STEP_CAST: cast(n, s->from, p[s->in[0]], s->to_type, p[s->to]); break;
+        case STEP_GATHER: fg_walk_read(w->walks + s->of.load, n, s->from, p[s->to]); break;
+        }
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------------------- sums */
+
+static total *partials_of(const run *r, const sum *s, ptrdiff_t chunk) {
+    ptrdiff_t each = s->result.kind == FG_SUM_ALL ? 1 : s->result.kind == FG_SUM_ROWS ? 2 : s->result.columns;
+    return (total *)(r->partials + s->partials) + chunk * each;
+}
+
+static void store_number(char *to, int type, ptrdiff_t index, double x) {
+    if (type == FG_F64)
+        ((double *)to)[index] = x;
+    else
+        ((float *)to)[index] = (float)x;
+}
+
+static void add_to_totals(total *to, ptrdiff_t n, int type, const char *x) {
+    for (ptrdiff_t i = 0; i < n; i++) total_add(to + i, type == FG_F64 ? ((const double *)x)[i] : ((const float *)x)[i]);
+}
+
+/* Whole rows of a block are summed by the kernel first where there are some. */
+static void sum_columns(const sum *s, total *to, ptrdiff_t start, ptrdiff_t n, const char *x, char *spare, ptrdiff_t lanes) {
+    ptrdiff_t columns = s->result.columns;
+    size_t item = fg_type_size(s->type);
+    while (n > 0) {
+        ptrdiff_t column = start % columns, run = columns - column < n ? columns - column : n;
+        if (column == 0 && n >= 2 * columns && columns <= lanes) {
+            ptrdiff_t rows = n / columns;
+            run = rows * columns;
+            memset(spare, 0, (size_t)columns * item);
+            fg_kernels->add_rows[s->type](rows, columns, x, spare);
+            add_to_totals(to, columns, s->type, spare);
+        } else {
+            add_to_totals(to + column, run, s->type, x);
+        }
+        start += run;
+        n -= run;
+        x += (size_t)run * item;
+    }
+}
+
+/* to[0] is the total of a row that began in an earlier chunk, to[1] of one that goes on behind this block. */
+static void sum_rows(const run *r, const sum *s, total *to, ptrdiff_t chunk_start, ptrdiff_t start, ptrdiff_t n, const char *x) {
+    ptrdiff_t columns = s->result.columns;
+    size_t item = fg_type_size(s->type);
+    char *out = at(r, s->result.at);
+    while (n > 0) {
+        ptrdiff_t row = start / columns, left = (row + 1) * columns - start, run = left < n ? left : n;
+        total *t = to + (row * columns >= chunk_start);
+        total_add(t, fg_kernels->sum[s->type](run, x));
+        if (run == left && t == to + 1) {
+            store_number(out, s->type, row, total_value(t));
+            *t = (total){0, 0};
+        }
+        start += run;
+        n -= run;
+        x += (size_t)run * item;
+    }
+}
+
+static void sum_block(const run *r, const worker *w, ptrdiff_t chunk, ptrdiff_t start, ptrdiff_t n) {
+    const fg_group *g = r->group;
+    for (int32_t k = 0; k < g->n_sums; k++) {
+        const sum *s = g->sums + k;
+        total *to = partials_of(r, s, chunk);
+        const char *x = w->places[s->place];
+        if (s->result.kind == FG_SUM_ALL)
+            total_add(to, fg_kernels->sum[s->type](n, x));
+        else if (s->result.kind == FG_SUM_COLUMNS)
+            sum_columns(s, to, start, n, x, w->slots + (size_t)g->n_slots * g->slot_bytes, g->lanes);
+        else
+            sum_rows(r, s, to, chunk * g->chunk, start, n, x);
+    }
+}
+
+static void clear_partials(const run *r, ptrdiff_t chunk) {
+    const fg_group *g = r->group;
+    for (int32_t k = 0; k < g->n_sums; k++) {
+        total *from = partials_of(r, g->sums + k, chunk), *to = partials_of(r, g->sums + k, chunk + 1);
+        for (; from < to; from++) *from = (total){0, 0};
+    }
+}
+
+/* The rows that no chunk saw whole: those in which a chunk ends. */
+static void finish_rows(const run *r, const sum *s) {
+    const fg_group *g = r->group;
+    ptrdiff_t columns = s->result.columns;
+    total row = {0, 0};
+    for (ptrdiff_t c = 0; c < g->n_chunks; c++) {
+        const total *t = partials_of(r, s, c);
+        ptrdiff_t start = c * g->chunk, end = start + g->chunk < g->extent.size ? start + g->chunk : g->extent.size;
+        if (start % columns) {
+            total_join(&row, t);
+            ptrdiff_t row_end = (start / columns + 1) * columns;
+            if (row_end > end) continue;
+            store_number(at(r, s->result.at), s->type, start / columns, total_value(&row));
+        }
+        row = t[1];
+    }
+}
+
+static void finish_sums(const run *r) {
+    const fg_group *g = r->group;
+    for (int32_t k = 0; k < g->n_sums; k++) {
+        const sum *s = g->sums + k;
+        if (s->result.kind == FG_SUM_ROWS) {
+            finish_rows(r, s);
+            continue;
+        }
+        ptrdiff_t columns = s->result.kind == FG_SUM_ALL ? 1 : s->result.columns;
+        for (ptrdiff_t j = 0; j < columns; j++) {
+            total t = {0, 0};
+            for (ptrdiff_t c = 0; c < g->n_chunks; c++) total_join(&t, partials_of(r, s, c) + j);
+            store_number(at(r, s->result.at), s->type, j, total_value(&t));
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ blocks */
+
+static void run_block(const run *r, const worker *w, ptrdiff_t chunk, ptrdiff_t start, ptrdiff_t n) {
+    const fg_group *g = r->group;
+    for (int32_t k = 0; k < g->n_streams; k++) {
+        const stream *s = g->streams + k;
+        w->places[s->place] = at(r, s->at) + start * s->item;
+    }
+    run_steps(g, w, n);
+    sum_block(r, w, chunk, start, n);
+    for (int32_t k = 0; k < g->n_copies; k++) {
+        const stream *s = g->copies + k;
+        memmove(at(r, s->at) + start * s->item, w->places[s->place], (size_t)(n * s->item));
+    }
+}
+
+static void run_chunk(const run *r, const worker *w, ptrdiff_t chunk) {
+    const fg_group *g = r->group;
+    ptrdiff_t start = chunk * g->chunk, end = start + g->chunk < g->extent.size ? start + g->chunk : g->extent.size;
+    clear_partials(r, chunk);
+    start_walks(r, w, start);
+    for (; start < end; start += g->lanes) run_block(r, w, chunk, start, end - start < g->lanes ? end - start : g->lanes);
+}
+
+static void ask(run *r) {
+    if (!r->interrupt || r->caller != &this_thread || now() - r->asked < INTERRUPT_NS) return;
+    int answer = r->interrupt(r->context);
+    if (answer) atomic_store(&r->stop, answer);
+    r->asked = now();
+}
+
+/* Takes chunks until there are none; `number` says which part of the scratch to use. */
+static void run_share(void *context, ptrdiff_t number, int thread) {
+    run *r = context;
+    (void)thread;
+    ptrdiff_t chunk = atomic_fetch_add(&r->next, 1);
+    if (chunk >= r->group->n_chunks) return;
+    worker w = worker_start(r, number);
+    for (; chunk < r->group->n_chunks && !atomic_load(&r->stop); chunk = atomic_fetch_add(&r->next, 1)) {
+        run_chunk(r, &w, chunk);
+        ask(r);
+    }
+}
+
+int fg_group_run(const fg_group *g, char *const *bases, char *scratch, fg_interrupt interrupt, void *context) {
+    run r = {.group = g, .bases = bases, .partials = scratch, .workers = scratch + g->partial_bytes, .caller = &this_thread,
+             .interrupt = interrupt, .context = context, .asked = interrupt ? now() : 0};
+    int threads = fg_get_threads() < g->max_threads ? fg_get_threads() : g->max_threads;
+    if (threads > 1 && g->cost * (double)g->extent.size > WORTH_THREADS)
+        fg_parallel(threads, run_share, &r);
+    else
+        run_share(&r, 0, 0);
+    int answer = atomic_load(&r.stop);
+    if (!answer) finish_sums(&r);
+    return answer;
+}

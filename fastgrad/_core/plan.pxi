@@ -1,0 +1,1150 @@
+# The planner: from a trace to the steps that a Program replays.
+#
+# Values that nobody needs go.  What is left is laid out: views cost nothing, 0-d numbers live in cells, elementwise
+# operations of one shape gather into groups that pass over memory once, sums ride along with the group that makes their
+# operand, everything else is a step of its own.  Groups are numbered by stage, the length of the longest way from the
+# inputs through other groups, so that sorting by stage is a valid order.  Last, every value that lies in memory gets its
+# place in one arena, and the code for lanes.c, scalars.c and products.c is written.
+
+cdef enum:
+    # what becomes of a value
+    SITE_NONE = 0               # nobody needs it
+    SITE_NUMBER                 # a constant that is one number throughout
+    SITE_CONSTANT
+    SITE_INPUT
+    SITE_VIEW                   # another look at its root's memory
+    SITE_SCALAR                 # 0-d float64 and bool, in a cell
+    SITE_LANE                   # elementwise over an array
+    SITE_SUM                    # in the group of its operand's shape
+    SITE_KERNEL                 # a step of its own
+
+    # the order of work within a stage
+    RANK_SCALAR = 0
+    RANK_LANE
+    RANK_SUM
+    RANK_KERNEL
+    RANK_GUARD
+
+    # steps
+    STEP_SCALARS = 0
+    STEP_GROUP
+    STEP_PRODUCT
+    STEP_COPY
+    STEP_EXTREME
+    STEP_ROWS
+    STEP_ROW_PULL
+    STEP_CROSS_ENTROPY
+    STEP_CROSS_ENTROPY_PULL
+    STEP_EXTREME_PULL
+    STEP_SCATTER
+    STEP_JOIN
+    STEP_SUM
+    STEP_HOST
+    STEP_GUARD
+
+    BASE_ARENA = 0
+    SMALL_INPUT = 2048          # bytes up to which an input is copied into the arena
+    ALIGNMENT = 64
+
+cdef struct Site:
+    unsigned char kind
+    unsigned char rank
+    bint memory                 # somebody reads it from memory
+    index_t stage
+    index_t step
+    index_t last                # the last step that reads it
+    bint celled                 # scalar code reads its elements, so it lies in the arena
+    index_t root                # of a view
+    Py_ssize_t offset           # of a view, in elements
+    Py_ssize_t* strides         # in elements; NULL: contiguous
+    index_t from_root           # of a view that became a copy: what it is a view of
+    Py_ssize_t* from_strides
+    int base                    # where it lies, of what is no view
+    Py_ssize_t place
+    int number                  # in the group that is being written
+    index_t stamp
+
+cdef struct Step:
+    int kind
+    int type
+    index_t value               # what it makes, or looks at
+    index_t stage
+    fg_group* group
+    fg_scalars* scalars
+    fg_product product
+    int base[6]
+    Py_ssize_t place[6]
+    Py_ssize_t size[6]
+    Py_ssize_t* numbers         # owned
+    Py_ssize_t n_numbers
+    double flops
+    double bytes
+
+
+cdef inline int loop_type(const Value* v) noexcept:
+    """In which precision an elementwise value is computed."""
+    if v.op == OP_CAST:
+        return type_index(v.dtype)
+    return <int>v.parameter
+
+
+cdef inline bint is_elementwise(int op) noexcept:
+    return op < FG_N_ELEMENTARY or op >= V_PULL or op == OP_CAST
+
+
+cdef inline bint in_cell(const Value* v) noexcept:
+    """Whether a value is a number that lives in a cell."""
+    return v.shape.ndim == 0 and (v.dtype == NPY_DOUBLE or v.dtype == NPY_BOOL)
+
+
+cdef Py_ssize_t rounded_up(Py_ssize_t n, Py_ssize_t to) noexcept:
+    return (n + to - 1) // to * to
+
+
+@cython.final
+cdef class Planner:
+    """Plans one Program; a scratch pad that goes afterwards."""
+    cdef Trace trace
+    cdef Value* values
+    cdef Site* sites
+    cdef index_t n
+    cdef Program program
+    cdef list roots                     # values that must be there at the end
+    cdef list guards                    # (value, truth)
+    cdef dict clusters                  # (stage, shape) -> list of values
+    cdef list order                     # (stage, rank, kind, members)
+    cdef dict number_cells              # (number bits, type) -> place in the arena
+    cdef dict join_parts, assembled
+    cdef bytearray template             # the arena's first bytes: constants
+    cdef Py_ssize_t arena_size
+    cdef Py_ssize_t live_peak
+    cdef index_t n_steps
+    cdef list wanted                    # (first step, last step, bytes, value): what needs a place in the arena
+    cdef dict direct                    # result -> the base of the memory it is computed straight into
+
+    def __dealloc__(self):
+        cdef index_t i
+        if self.sites != NULL:
+            for i in range(self.n):
+                PyMem_RawFree(self.sites[i].strides)
+                PyMem_RawFree(self.sites[i].from_strides)
+            PyMem_RawFree(self.sites)
+
+    cdef int plan(self, Program program, Trace trace, list roots, list guards) except -1:
+        self.trace = trace
+        self.values = trace.values
+        self.n = trace.n
+        self.program = program
+        self.roots = roots
+        self.guards = guards
+        self.clusters, self.order, self.number_cells, self.template = {}, [], {}, bytearray()
+        self.sites = <Site*>PyMem_RawCalloc(self.n, sizeof(Site))
+        if self.sites == NULL:
+            raise MemoryError("cannot plan a program")
+        self.find_needed()
+        self.lay_out()
+        self.arrange()
+        self.place_all()
+        self.write_steps()
+        return 0
+
+    # -- what is needed
+
+    cdef int need(self, index_t i) noexcept:
+        if self.sites[i].kind == SITE_NONE:
+            self.sites[i].kind = SITE_KERNEL        # for now: needed
+        return 0
+
+    cdef int find_needed(self) except -1:
+        cdef index_t i
+        cdef Value* v
+        cdef Py_ssize_t k
+        for i in self.roots:
+            self.need(i)
+        for i, _ in self.guards:
+            self.need(i)
+        for i in self.trace.impure:
+            self.need(i)
+        i = self.n
+        while i > 1:
+            i -= 1
+            if self.sites[i].kind == SITE_NONE:
+                continue
+            v = self.values + i
+            for k in range(5):
+                if v.o[k]:
+                    self.need(v.o[k])
+                    self.values[v.o[k]].uses += 1
+            if v.op == V_HOST:
+                for k in range(v.extra.n_operands):
+                    self.need(v.extra.operands[k])
+                    self.values[v.extra.operands[k]].uses += 1
+        return 0
+
+    # -- layouts
+
+    cdef bint contiguous(self, index_t i) noexcept:
+        return self.sites[i].strides == NULL
+
+    cdef int strides_in_elements(self, index_t i, Py_ssize_t* strides) noexcept:
+        cdef Shape* shape = self.values[i].shape
+        cdef Py_ssize_t d, step = 1
+        if self.sites[i].strides != NULL:
+            memcpy(strides, self.sites[i].strides, <size_t>shape.ndim * sizeof(Py_ssize_t))
+            return 0
+        for d in range(shape.ndim - 1, -1, -1):
+            strides[d] = step
+            step *= shape.dims[d]
+        return 0
+
+    cdef int make_contiguous(self, index_t i) noexcept:
+        """A view whose reader wants it contiguous becomes a copy; earlier readers keep looking at its root."""
+        cdef Site* s = self.sites + i
+        if s.strides != NULL and s.kind == SITE_VIEW:
+            s.kind = SITE_KERNEL
+            s.rank = RANK_KERNEL
+            s.from_root = s.root
+            s.from_strides = s.strides
+            s.strides = NULL
+            s.root = i
+        return 0
+
+    cdef int view(self, index_t i, index_t of, Py_ssize_t offset, const Py_ssize_t* strides) except -1:
+        """Value i is a look at value `of`, whose own offset is added; strides NULL: contiguous."""
+        cdef Site* s = self.sites + i
+        cdef Shape* shape = self.values[i].shape
+        s.kind = SITE_VIEW
+        s.root = self.sites[of].root
+        s.offset = offset + (self.sites[of].offset if self.sites[of].kind == SITE_VIEW else 0)
+        if strides != NULL and not strides_are_contiguous(shape, strides, 1):
+            s.strides = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(shape.ndim + 1) * sizeof(Py_ssize_t))
+            if s.strides == NULL:
+                raise MemoryError("cannot plan a program")
+            memcpy(s.strides, strides, <size_t>shape.ndim * sizeof(Py_ssize_t))
+        return 0
+
+    cdef int lay_out(self) except -1:
+        """Says for every needed value what becomes of it."""
+        cdef index_t i, a
+        cdef Value* v
+        cdef Value* x
+        cdef Site* s
+        cdef int op, k
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t own[FG_MAX_NDIM]
+        cdef Py_ssize_t d, gap
+        cdef bint all_cells
+        for i in range(1, self.n):
+            s = self.sites + i
+            if s.kind == SITE_NONE:
+                continue
+            v = self.values + i
+            op = v.op
+            a = v.o[0]
+            x = self.values + a
+            s.root = i
+            s.rank = RANK_KERNEL
+            if op == V_CONSTANT:
+                s.kind = SITE_NUMBER if v.array == NULL else SITE_CONSTANT
+            elif op == V_ARGUMENT or op == V_SLOT or op == V_ARRAY:
+                s.kind = SITE_INPUT
+            elif is_elementwise(op):
+                all_cells = in_cell(v) and loop_type(v) != FG_F32
+                for k in range(5):
+                    if v.o[k] and not in_cell(self.values + v.o[k]):
+                        all_cells = False
+                if v.op == OP_CAST and type_index(v.dtype) < 0:
+                    s.kind = SITE_KERNEL
+                elif all_cells:
+                    s.kind, s.rank = SITE_SCALAR, RANK_SCALAR
+                else:
+                    s.kind, s.rank = SITE_LANE, RANK_LANE
+            elif op == OP_SUM:
+                s.kind = SITE_KERNEL
+                if axes_lead(v.parameter) or axes_trail(v.parameter, x.shape.ndim):
+                    s.kind, s.rank = SITE_SUM, RANK_SUM
+            elif op == OP_RESHAPE:
+                if not self.contiguous(a):
+                    self.make_contiguous(a)
+                if self.sites[a].kind == SITE_NUMBER:
+                    s.kind = SITE_NUMBER
+                    self.become_number(i, x.number)
+                else:
+                    self.view(i, a, 0, NULL)
+                    self.split_truth(i, a)
+            elif op == OP_TRANSPOSE:
+                self.strides_in_elements(a, own)
+                for d in range(v.extra.n_numbers):
+                    strides[d] = own[v.extra.numbers[d]]
+                self.view(i, a, 0, strides)
+            elif op == OP_BROADCAST:
+                self.strides_in_elements(a, own)
+                gap = v.shape.ndim - x.shape.ndim
+                for d in range(v.shape.ndim):
+                    strides[d] = 0 if d < gap or x.shape.dims[d - gap] == 1 else own[d - gap]
+                self.view(i, a, 0, strides)
+                self.split_truth(i, a)
+            elif op == OP_INDEX:
+                if not self.contiguous(a):
+                    self.make_contiguous(a)
+                self.view(i, a, v.extra.numbers[0], v.extra.numbers + 1)
+                self.split_truth(i, a)
+            else:
+                s.kind = SITE_KERNEL
+        return 0
+
+    cdef int split_truth(self, index_t i, index_t a) noexcept:
+        """A truth value is a double in a cell and a byte in an array: between the two there is no view."""
+        if self.values[i].dtype == NPY_BOOL and in_cell(self.values + i) != in_cell(self.values + a):
+            self.sites[i].kind = SITE_KERNEL
+            self.sites[i].root = i
+        return 0
+
+    cdef int become_number(self, index_t i, double number) except -1:
+        self.values[i].op = V_CONSTANT
+        self.values[i].number = number
+        return 0
+
+    # -- stages
+
+    cdef index_t operands_of(self, index_t i, index_t** list, index_t* few) noexcept:
+        """How many operands a value has, and where they stand."""
+        cdef Value* v = self.values + i
+        cdef index_t n = 0
+        cdef int k
+        if v.op == V_HOST:
+            list[0] = v.extra.operands
+            return <index_t>v.extra.n_operands
+        for k in range(5):
+            if v.o[k]:
+                few[n] = v.o[k]
+                n += 1
+        list[0] = few
+        return n
+
+    cdef int arrange(self) except -1:
+        """Stages, groups, and their order."""
+        cdef index_t i, p, r, stage, n, k, due
+        cdef index_t few[5]
+        cdef index_t* operands
+        cdef Site* s
+        cdef Site* source
+        cdef Shape* shape
+        cdef list members
+        for i in range(1, self.n):
+            s = self.sites + i
+            if s.kind < SITE_SCALAR:
+                continue
+            stage = 0
+            shape = self.values[i].shape if s.kind != SITE_SUM else self.values[self.values[i].o[0]].shape
+            n = self.operands_of(i, &operands, few)
+            for k in range(n):
+                p = operands[k]
+                r = self.sites[p].root if not self.sites[i].from_root else self.sites[i].from_root
+                source = self.sites + r
+                if source.kind < SITE_SCALAR:
+                    continue
+                due = source.stage
+                if s.rank < source.rank or (s.rank == source.rank and not self.together(i, p, shape)) \
+                        or (s.kind == SITE_SUM and source.kind == SITE_LANE and not self.together(i, p, shape)):
+                    due += 1
+                stage = due if due > stage else stage
+            s.stage = stage
+            if s.kind == SITE_SCALAR:
+                key = stage
+            elif s.kind == SITE_LANE or s.kind == SITE_SUM:
+                key = (stage, shape_tuple(shape))
+            elif self.values[i].op == V_PICK:       # made by its host call
+                s.stage = self.sites[self.values[i].o[0]].stage
+                continue
+            else:
+                self.order.append((stage, s.rank, i, i))
+                continue
+            members = self.clusters.get(key)
+            if members is None:
+                members = self.clusters[key] = []
+                self.order.append((stage, RANK_SCALAR if s.kind == SITE_SCALAR else RANK_LANE, i, members))
+            members.append(i)
+        for i, truth in self.guards:
+            r = self.sites[i].root
+            self.order.append((self.sites[r].stage if self.sites[r].kind >= SITE_SCALAR else 0, RANK_GUARD, i, bool(truth)))
+        self.order.sort(key=_by_stage)
+        self.number_steps()
+        return 0
+
+    cdef bint together(self, index_t i, index_t p, Shape* shape) noexcept:
+        """Whether value i and its operand p can be in one group."""
+        cdef Site* s = self.sites + i
+        cdef Site* source = self.sites + p
+        if source.kind == SITE_VIEW:
+            return False
+        if s.kind == SITE_SCALAR:
+            return source.kind == SITE_SCALAR
+        return (s.kind == SITE_LANE or s.kind == SITE_SUM) and source.kind == SITE_LANE \
+            and same_shape(shape, self.values[p].shape)
+
+    cdef int number_steps(self) except -1:
+        """Gives every value its step, and finds who must lie in memory and how long."""
+        cdef index_t step = 0, i, k, n, p, r
+        cdef index_t few[5]
+        cdef index_t* operands
+        cdef int rank
+        for stage, rank, first, members in self.order:
+            if type(members) is list:
+                for i in members:
+                    self.sites[i].step = step
+            elif rank != RANK_GUARD:
+                i = members
+                self.sites[i].step = step
+            step += 1
+        for i in range(1, self.n):
+            if self.sites[i].kind >= SITE_SCALAR and self.values[i].op == V_PICK:
+                self.sites[i].step = self.sites[self.values[i].o[0]].step
+        for i in range(1, self.n):
+            if self.sites[i].kind < SITE_SCALAR:
+                continue
+            n = self.operands_of(i, &operands, few)
+            for k in range(n):
+                p = operands[k]
+                r = self.sites[p].root
+                if self.sites[i].from_root and k == 0:      # a copy reads what its operand looks at
+                    self.read(self.sites[i].from_root, self.sites[i].step)
+                    continue
+                if self.sites[p].kind == SITE_NUMBER and self.sites[i].kind != SITE_KERNEL:
+                    continue
+                if self.sites[i].kind == SITE_SCALAR and self.sites[p].kind == SITE_VIEW:
+                    self.sites[r].celled = True
+                if self.sites[r].step != self.sites[i].step or self.sites[i].kind == SITE_KERNEL or self.sites[r].kind < SITE_SCALAR \
+                        or self.sites[p].kind == SITE_VIEW:
+                    self.read(p, self.sites[i].step)
+            if self.sites[i].kind == SITE_KERNEL or self.sites[i].kind == SITE_SUM:
+                self.sites[i].memory = True
+                if self.sites[i].last < self.sites[i].step:
+                    self.sites[i].last = self.sites[i].step
+        step = 0
+        for stage, rank, first, members in self.order:
+            if rank == RANK_GUARD:
+                self.read(first, step)
+            step += 1
+        for i in self.roots:
+            self.read(i, step)
+        self.n_steps = step
+        return 0
+
+    cdef void read(self, index_t p, index_t step) noexcept:
+        cdef Site* root = self.sites + self.sites[p].root
+        root.memory = True
+        if root.last < step:
+            root.last = step
+
+    # -- places
+
+    cdef Py_ssize_t bytes_of(self, index_t i) except -1:
+        cdef Value* v = self.values + i
+        if in_cell(v):
+            return 8
+        return v.shape.size * item_size(v.dtype)
+
+    cdef Py_ssize_t constant_place(self, const void* data, Py_ssize_t n, Py_ssize_t align) except -1:
+        """Bytes put into the part of the arena that never changes."""
+        cdef Py_ssize_t place = rounded_up(len(self.template), align)
+        self.template.extend(bytes(place - len(self.template)))
+        self.template.extend((<const char*>data)[:n])
+        return place
+
+    cdef Py_ssize_t number_place(self, double number, int type) except -1:
+        """A number in a cell of the constant part, in the given precision."""
+        cdef double wide = number
+        cdef float narrow = <float>number
+        cdef unsigned long long bits
+        memcpy(&bits, &wide, 8)
+        key = (bits, type)
+        place = self.number_cells.get(key)
+        if place is None:
+            wide = 0 if type == FG_F32 else wide
+            if type == FG_F32:
+                memcpy(&wide, &narrow, 4)
+            place = self.number_cells[key] = self.constant_place(&wide, 8, 8)
+        return place
+
+    cdef int place_all(self) except -1:
+        """Constants first, then inputs that are copied in, then what steps make, by their life times."""
+        cdef index_t i
+        cdef Site* s
+        cdef Value* v
+        cdef Array* a
+        cdef Program program = self.program
+        cdef list wanted = []
+        cdef double number
+        cdef Py_ssize_t size
+        for i in range(1, self.n):
+            s = self.sites + i
+            v = self.values + i
+            if s.kind == SITE_NUMBER and s.memory and in_cell(v):
+                s.place = self.number_place(v.number, FG_F64)
+            elif (s.kind == SITE_CONSTANT or s.kind == SITE_NUMBER) and s.memory:
+                a = constant_array(v)
+                try:
+                    s.place = self.constant_place(a.data, a.shape.size * item_size(a.dtype), ALIGNMENT)
+                finally:
+                    array_drop(a)
+        program.constant_bytes = rounded_up(len(self.template), ALIGNMENT)
+        self.arena_size = program.constant_bytes
+        # the numbers of groups and scalar code come while steps are written, so their room is kept by writing twice
+        self.direct = {}
+        self.choose_direct()
+        for i in range(1, self.n):
+            s = self.sites + i
+            if s.kind == SITE_INPUT and s.memory:
+                size = self.bytes_of(i)
+                program.inputs[input_place(program, self.values + i)].used = True
+                if size <= SMALL_INPUT or s.celled:
+                    wanted.append((0, s.last, size, i))
+                else:
+                    s.base = program.n_bases
+                    program.inputs[input_place(program, self.values + i)].base = s.base
+                    program.n_bases += 1
+            elif s.kind >= SITE_SCALAR and s.memory and s.base == BASE_ARENA:
+                wanted.append((s.step, s.last, self.bytes_of(i), i))
+        self.wanted = wanted
+        return 0
+
+    cdef int choose_direct(self) except -1:
+        """Large results are computed straight into the memory that the caller gets."""
+        cdef index_t i
+        cdef Site* s
+        for i in self.roots:
+            s = self.sites + i
+            if s.kind >= SITE_LANE and not s.celled and s.base == BASE_ARENA and self.bytes_of(i) > SMALL_INPUT:
+                s.base = self.program.n_bases
+                self.direct[i] = s.base
+                self.program.n_bases += 1
+        return 0
+
+    cdef int allocate(self, Py_ssize_t start) except -1:
+        """Places in the arena from `start` on: values whose lives do not meet may share theirs."""
+        cdef list free = []             # (place, size) sorted by place
+        cdef Py_ssize_t top = start, size, place, peak = 0, live = 0
+        cdef index_t i, first, last
+        cdef list ends = []
+        import heapq
+        for first, last, size, i in sorted(self.wanted, key=_by_first):
+            while ends and ends[0][0] < first:
+                _, place, freed = heapq.heappop(ends)
+                live -= freed
+                give_back(free, place, freed)
+            size = rounded_up(size if size else 1, ALIGNMENT if size > 32 else 8)
+            place = take(free, size, ALIGNMENT if size > 32 else 8)
+            if place < 0:
+                # extend the last free stretch where it touches the end
+                if free and free[len(free) - 1][0] + free[len(free) - 1][1] == top and \
+                        rounded_up(free[len(free) - 1][0], ALIGNMENT if size > 32 else 8) == free[len(free) - 1][0]:
+                    place = free.pop()[0]
+                else:
+                    place = rounded_up(top, ALIGNMENT if size > 32 else 8)
+                    if place > top:
+                        give_back(free, top, place - top)
+                top = place + size
+            self.sites[i].place = place
+            heapq.heappush(ends, (last, place, size))
+            live += size
+            peak = live if live > peak else peak
+            if self.sites[i].kind == SITE_INPUT:
+                self.program.inputs[input_place(self.program, self.values + i)].place = place
+        self.arena_size = rounded_up(top, ALIGNMENT)
+        self.live_peak = peak
+        return 0
+
+    # -- steps
+
+    cdef int write_steps(self) except -1:
+        """Writes the code.  Numbers that code needs are constants too, so they are collected before places are given."""
+        cdef Program program = self.program
+        cdef index_t step = 0
+        cdef index_t stage
+        cdef int rank
+        self.collect_numbers()
+        program.constant_bytes = rounded_up(len(self.template), ALIGNMENT)
+        self.allocate(program.constant_bytes)
+        program.steps = <Step*>PyMem_RawCalloc(self.n_steps + 1, sizeof(Step))
+        if program.steps == NULL:
+            raise MemoryError("cannot plan a program")
+        for stage, rank, first, members in self.order:
+            program.steps[step].stage = stage
+            program.steps[step].value = first
+            program.n_steps = step + 1
+            if rank == RANK_GUARD:
+                self.write_guard(program.steps + step, first, members)
+            elif rank == RANK_SCALAR:
+                self.write_scalars(program.steps + step, members)
+            elif rank == RANK_LANE:
+                self.write_group(program.steps + step, members)
+            else:
+                self.write_kernel(program.steps + step, members)
+            step += 1
+        program.template = bytes(self.template)
+        program.arena_bytes = self.arena_size
+        program.live_peak = self.live_peak
+        return 0
+
+    cdef int collect_numbers(self) except -1:
+        cdef index_t i, p
+        cdef int k, type
+        cdef Value* v
+        for i in range(1, self.n):
+            v = self.values + i
+            if self.sites[i].kind == SITE_SCALAR or self.sites[i].kind == SITE_LANE:
+                for k in range(5):
+                    p = v.o[k]
+                    if p and self.sites[p].kind == SITE_NUMBER:
+                        type = FG_F64 if self.sites[i].kind == SITE_SCALAR else loop_type(v)
+                        self.number_place(self.values[p].number, FG_F32 if type == FG_F32 else FG_F64)
+            elif self.sites[i].kind == SITE_SUM:
+                p = v.o[0]
+                if self.sites[p].kind == SITE_NUMBER:
+                    self.number_place(self.values[p].number, FG_F32 if v.dtype == NPY_FLOAT else FG_F64)
+        return 0
+
+    cdef int locate(self, index_t p, int* base, Py_ssize_t* place) noexcept:
+        """Where the first element of a value lies."""
+        cdef Site* s = self.sites + p
+        cdef Site* root = self.sites + s.root
+        base[0] = root.base
+        place[0] = root.place + (s.offset * item_size(self.values[p].dtype) if s.kind == SITE_VIEW else 0)
+        return 0
+
+    cdef int write_guard(self, Step* step, index_t i, bint truth) except -1:
+        step.kind = STEP_GUARD
+        step.value = i
+        self.locate(i, &step.base[0], &step.place[0])
+        step.size[0] = truth
+        step.type = FG_F64 if in_cell(self.values + i) else type_index(self.values[i].dtype)
+        return 0
+
+    cdef int write_scalars(self, Step* step, list members) except -1:
+        cdef index_t n = <index_t>len(members), i, p, j
+        cdef int k, n_given = 0
+        cdef fg_scalars_spec spec
+        cdef fg_instruction* code = <fg_instruction*>PyMem_RawCalloc(n + 1, sizeof(fg_instruction))
+        cdef int64_t* cells = <int64_t*>PyMem_RawMalloc((6 * <size_t>n + 1) * sizeof(int64_t))
+        cdef Value* v
+        cdef int base
+        cdef Py_ssize_t place
+        cdef list given = []
+        cdef index_t stamp = step.value
+        if code == NULL or cells == NULL:
+            PyMem_RawFree(code)
+            PyMem_RawFree(cells)
+            raise MemoryError("cannot plan a program")
+        # first the values that come from elsewhere
+        for i in members:
+            v = self.values + i
+            for k in range(5):
+                p = v.o[k]
+                if not p or (self.sites[p].kind == SITE_SCALAR and self.sites[p].step == self.sites[i].step) \
+                        or self.sites[p].stamp == stamp:
+                    continue
+                self.sites[p].stamp = stamp
+                self.sites[p].number = n_given
+                if self.sites[p].kind == SITE_NUMBER:
+                    place = self.number_place(self.values[p].number, FG_F64)
+                else:
+                    self.locate(p, &base, &place)
+                cells[n_given] = place // 8
+                n_given += 1
+        j = 0
+        for i in members:
+            v = self.values + i
+            self.sites[i].stamp = stamp
+            self.sites[i].number = n_given + <int>j
+            code[j].op = <unsigned short>(FG_CAST if v.op == OP_CAST else v.op)
+            code[j].type = FG_F64 if v.dtype != NPY_BOOL or v.op != OP_CAST else FG_BOOL
+            for k in range(5):
+                code[j].operand[k] = self.sites[v.o[k]].number if v.o[k] else FG_NO_VALUE
+            cells[n_given + j] = self.sites[i].place // 8 if self.sites[i].memory else FG_NO_VALUE
+            j += 1
+        spec.n_given = n_given
+        spec.n_code = <int>n
+        spec.cells = cells
+        spec.code = code
+        spec.first_temporary = rounded_up(self.arena_size, ALIGNMENT) // 8
+        step.kind = STEP_SCALARS
+        step.scalars = fg_scalars_new(&spec)
+        PyMem_RawFree(code)
+        PyMem_RawFree(cells)
+        if step.scalars == NULL:
+            raise MemoryError("cannot plan a program")
+        place = fg_scalars_temporaries(step.scalars)
+        if place > self.program.temporaries:
+            self.program.temporaries = place
+        step.flops = fg_scalars_length(step.scalars)
+        step.size[0] = n
+        return 0
+
+    cdef int write_group(self, Step* step, list members) except -1:
+        cdef GroupWriter writer = GroupWriter()
+        cdef index_t i = members[0]
+        cdef Shape* shape = self.values[self.values[i].o[0] if self.sites[i].kind == SITE_SUM else i].shape
+        writer.write(self, step, members, shape)
+        return 0
+
+    cdef int write_kernel(self, Step* step, index_t i) except -1:
+        cdef Value* v = self.values + i
+        cdef Value* x = self.values + v.o[0]
+        cdef int k
+        cdef int op = v.op
+        cdef Py_ssize_t n
+        step.value = i
+        step.type = type_index(v.dtype)
+        self.locate(i, &step.base[0], &step.place[0])
+        for k in range(5):
+            if v.o[k]:
+                self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
+        step.bytes = v.shape.size * item_size(v.dtype) + (x.shape.size * item_size(x.dtype) if v.o[0] else 0)
+        if op == OP_MATMUL:
+            return self.write_product(step, i)
+        if op == V_HOST:
+            step.kind = STEP_HOST
+            return self.write_join(step, i) if self.is_join(v) else self.write_host(step, i)
+        if op == OP_SCATTER:
+            step.kind = STEP_SCATTER
+            return self.numbers_of(step, v.extra.numbers, v.extra.n_numbers)
+        if op == OP_TRANSPOSE or op == OP_BROADCAST or op == OP_INDEX or op == OP_RESHAPE or op == OP_CAST:
+            return self.write_copy(step, i)
+        if op == OP_SUM:
+            step.kind = STEP_SUM
+            self.room_for_rows(v, x)
+            return self.operand_strides(step, v.o[0])
+        if op == OP_MAX or op == OP_MIN:
+            step.kind = STEP_EXTREME
+            step.size[2] = op
+            self.room_for_rows(v, x)
+            return self.operand_strides(step, v.o[0])
+        n = x.shape.dims[x.shape.ndim - 1] if x.shape.ndim else 1
+        step.size[1] = n
+        step.size[0] = x.shape.size // n if n else 0
+        step.size[2] = op
+        if op == V_ROW_PULL:
+            step.kind = STEP_ROW_PULL
+            step.size[2] = v.parameter
+            n = v.shape.dims[v.shape.ndim - 1]
+            step.size[1] = n
+            step.size[0] = v.shape.size // n if n else 0
+        elif op == OP_CROSS_ENTROPY:
+            step.kind = STEP_CROSS_ENTROPY
+        elif op == V_CROSS_ENTROPY_PULL:
+            step.kind = STEP_CROSS_ENTROPY_PULL
+            n = v.shape.dims[v.shape.ndim - 1]
+            step.size[1] = n
+            step.size[0] = v.shape.size // n if n else 0
+        elif op == V_EXTREME_PULL:
+            step.kind = STEP_EXTREME_PULL
+            step.size[1] = size_over(v.shape, v.parameter)
+            step.size[0] = v.shape.size // step.size[1] if step.size[1] else 0
+        elif op == OP_LOGSUMEXP or op == OP_SOFTMAX or op == OP_LOG_SOFTMAX:
+            step.kind = STEP_ROWS
+        else:
+            raise NotImplementedError(f"fg.compile: {value_name(v)} has no step")
+        return 0
+
+    cdef int room_for_rows(self, const Value* v, const Value* x) noexcept:
+        """Scratch for one row of a reduction, after a Shape."""
+        cdef Py_ssize_t bytes = 1024 + size_over(x.shape, v.parameter) * item_size(v.dtype)
+        if bytes > self.program.scratch_bytes:
+            self.program.scratch_bytes = bytes
+        return 0
+
+    cdef int numbers_of(self, Step* step, const Py_ssize_t* numbers, Py_ssize_t n) except -1:
+        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(n + 1) * sizeof(Py_ssize_t))
+        if step.numbers == NULL:
+            raise MemoryError("cannot plan a program")
+        memcpy(step.numbers, numbers, <size_t>n * sizeof(Py_ssize_t))
+        step.n_numbers = n
+        return 0
+
+    cdef int operand_strides(self, Step* step, index_t p) except -1:
+        """A step's numbers are the strides of an operand in bytes."""
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t d
+        self.strides_in_elements(p, strides)
+        for d in range(self.values[p].shape.ndim):
+            strides[d] *= item_size(self.values[p].dtype)
+        return self.numbers_of(step, strides, self.values[p].shape.ndim)
+
+    cdef int write_copy(self, Step* step, index_t i) except -1:
+        """A view made contiguous: read as it would have been looked at."""
+        cdef Site* s = self.sites + i
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t d
+        cdef Value* v = self.values + i
+        cdef index_t r
+        step.kind = STEP_COPY
+        step.size[3] = item_size(v.dtype)
+        if s.from_strides == NULL:              # truth values between a cell and bytes
+            step.size[4] = in_cell(self.values + v.o[0])
+            step.size[5] = in_cell(v)
+            if v.op == OP_INDEX:
+                step.place[1] += v.extra.numbers[0]
+            return 0
+        r = s.from_root
+        for d in range(v.shape.ndim):
+            strides[d] = s.from_strides[d] * item_size(v.dtype)
+        step.base[1] = self.sites[r].base
+        step.place[1] = self.sites[r].place + s.offset * item_size(v.dtype)
+        return self.numbers_of(step, strides, v.shape.ndim)
+
+    cdef bint is_join(self, const Value* v) except -1:
+        """Whether a host call is a concatenation of contiguous parts, which a step does itself."""
+        cdef Py_ssize_t k
+        function = (<object>v.extra.rule).function
+        if not isinstance(function, Rule) or (<Rule>function).name != "concatenate":
+            return False
+        for k in range(v.extra.n_operands):
+            if not self.contiguous(v.extra.operands[k]) or self.values[v.extra.operands[k]].dtype != v.dtype \
+                    or (v.dtype != NPY_DOUBLE and v.dtype != NPY_FLOAT):
+                return False
+        return True
+
+    cdef int write_host(self, Step* step, index_t i) except -1:
+        """For each operand its place and strides, then for each result its place, value and number."""
+        cdef Value* v = self.values + i
+        cdef list numbers = []
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t k, d
+        cdef index_t p
+        cdef int base
+        cdef Py_ssize_t place
+        for k in range(v.extra.n_operands):
+            p = v.extra.operands[k]
+            self.locate(p, &base, &place)
+            self.strides_in_elements(p, strides)
+            numbers += [base, place] + [strides[d] * item_size(self.values[p].dtype) for d in range(self.values[p].shape.ndim)]
+        numbers += [self.sites[i].base, self.sites[i].place, i, 0]
+        for p in range(i + 1, self.n):
+            if self.values[p].op != V_PICK or self.values[p].o[0] != i:
+                break
+            if self.sites[p].kind != SITE_NONE:
+                numbers += [self.sites[p].base, self.sites[p].place, p, self.values[p].parameter]
+        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(len(numbers) + 1) * sizeof(Py_ssize_t))
+        if step.numbers == NULL:
+            raise MemoryError("cannot plan a program")
+        for k in range(len(numbers)):
+            step.numbers[k] = numbers[k]
+        step.n_numbers = len(numbers)
+        return 0
+
+    cdef int write_join(self, Step* step, index_t i) except -1:
+        """concatenate: for each part its place, its bytes a row, and how many rows; parts are contiguous."""
+        cdef Value* v = self.values + i
+        cdef Value* part
+        cdef Py_ssize_t n = v.extra.n_operands, k, d, at = 0, outer = 1, inner = item_size(v.dtype), axis
+        cdef int base
+        cdef Py_ssize_t place
+        axis = (<object>v.extra.rule).keywords["axis"]
+        step.kind = STEP_JOIN
+        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(4 * n + 1) * sizeof(Py_ssize_t))
+        if step.numbers == NULL:
+            raise MemoryError("cannot plan a program")
+        for d in range(axis):
+            outer *= v.shape.dims[d]
+        for d in range(axis + 1, v.shape.ndim):
+            inner *= v.shape.dims[d]
+        step.n_numbers = 4 * n
+        step.size[0] = outer
+        step.size[1] = inner * v.shape.dims[axis]
+        for k in range(n):
+            part = self.values + v.extra.operands[k]
+            self.locate(v.extra.operands[k], &base, &place)
+            step.numbers[4 * k] = base
+            step.numbers[4 * k + 1] = place
+            step.numbers[4 * k + 2] = at
+            step.numbers[4 * k + 3] = inner * part.shape.dims[axis]
+            at += step.numbers[4 * k + 3]
+        return 0
+
+    cdef int write_product(self, Step* step, index_t i) except -1:
+        """A matrix product, or a stack of them: numbers are, for each axis of the stack, its length and two strides."""
+        cdef Value* v = self.values + i
+        cdef Value* x = self.values + v.o[0]
+        cdef Value* y = self.values + v.o[1]
+        cdef Py_ssize_t xs[FG_MAX_NDIM]
+        cdef Py_ssize_t ys[FG_MAX_NDIM]
+        cdef Py_ssize_t d, item = item_size(v.dtype), xn = x.shape.ndim, yn = y.shape.ndim, stack, k
+        cdef fg_product* p = &step.product
+        self.strides_in_elements(v.o[0], xs)
+        self.strides_in_elements(v.o[1], ys)
+        step.kind = STEP_PRODUCT
+        p.type = step.type
+        p.m = x.shape.dims[xn - 2] if xn > 1 else 1
+        p.k = x.shape.dims[xn - 1]
+        p.n = y.shape.dims[yn - 1] if yn > 1 else 1
+        p.a_row = xs[xn - 2] if xn > 1 else 0
+        p.a_column = xs[xn - 1]
+        p.b_row = ys[yn - 2] if yn > 1 else ys[0]
+        p.b_column = ys[yn - 1] if yn > 1 else 0
+        p.to_row = p.n
+        step.flops = 2.0 * p.m * p.k * p.n
+        stack = v.shape.ndim - (1 if xn > 1 else 0) - (1 if yn > 1 else 0)
+        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(3 * stack + 1) * sizeof(Py_ssize_t))
+        if step.numbers == NULL:
+            raise MemoryError("cannot plan a program")
+        step.n_numbers = 3 * stack
+        step.size[0] = 1
+        for d in range(stack):
+            step.numbers[3 * d] = v.shape.dims[d]
+            step.size[0] *= v.shape.dims[d]
+            k = d - (stack - (xn - 2))
+            step.numbers[3 * d + 1] = 0 if k < 0 or xn < 2 or x.shape.dims[k] == 1 else xs[k] * item
+            k = d - (stack - (yn - 2))
+            step.numbers[3 * d + 2] = 0 if k < 0 or yn < 2 or y.shape.dims[k] == 1 else ys[k] * item
+        step.flops *= step.size[0]
+        if <Py_ssize_t>fg_product_scratch(p) > self.program.scratch_bytes:
+            self.program.scratch_bytes = <Py_ssize_t>fg_product_scratch(p)
+        return 0
+
+
+def _by_stage(item):
+    return item[:3]
+
+
+def _by_first(item):
+    return (item[0], -item[2])
+
+
+cdef int give_back(list free, Py_ssize_t place, Py_ssize_t size) except -1:
+    """A stretch of the arena that is free again; joined with its neighbours."""
+    import bisect
+    cdef Py_ssize_t k = bisect.bisect_left(free, (place, 0))
+    if k < len(free) and free[k][0] == place + size:
+        size += free[k][1]
+        free.pop(k)
+    if k > 0 and free[k - 1][0] + free[k - 1][1] == place:
+        place = free[k - 1][0]
+        size += free[k - 1][1]
+        free.pop(k - 1)
+        k -= 1
+    free.insert(k, (place, size))
+    return 0
+
+
+cdef Py_ssize_t take(list free, Py_ssize_t size, Py_ssize_t align) except? -2:
+    """The smallest free stretch that fits; -1: none."""
+    cdef Py_ssize_t k, best = -1, place, have, start, best_have = 0
+    for k in range(len(free)):
+        place, have = free[k]
+        start = rounded_up(place, align)
+        if start + size <= place + have and (best < 0 or have < best_have):
+            best, best_have = k, have
+    if best < 0:
+        return -1
+    place, have = free.pop(best)
+    start = rounded_up(place, align)
+    if start > place:
+        give_back(free, place, start - place)
+    if start + size < place + have:
+        give_back(free, start + size, place + have - start - size)
+    return start
+
+
+cdef Array* constant_array(const Value* v) except NULL:
+    """A constant's numbers, contiguous."""
+    cdef Array* a
+    if v.array != NULL:
+        return array_contiguous(v.array)
+    a = array_new(v.shape, v.dtype)
+    if v.dtype == NPY_DOUBLE or v.dtype == NPY_FLOAT:
+        fg_kernels.fill[type_index(v.dtype)](v.shape.size, v.number, a.data)
+    else:
+        memset(a.data, <int>v.number, <size_t>v.shape.size * <size_t>item_size(v.dtype))
+    return a
+
+
+@cython.final
+cdef class GroupWriter:
+    """Writes the code of one group."""
+    cdef Planner planner
+    cdef Shape* shape
+    cdef list loads                     # (base, place, kind, type, strides or None)
+    cdef list code                      # (op, type, operands)
+    cdef dict given                     # (value, type) -> value number, for what is loaded, and for casts
+    cdef index_t stamp
+
+    cdef int write(self, Planner planner, Step* step, list members, Shape* shape) except -1:
+        cdef index_t i, p
+        cdef Value* v
+        cdef Site* s
+        cdef int k, type, n_stores = 0, n_sums = 0
+        cdef list stores = [], sums = []
+        cdef fg_group_spec spec
+        self.planner, self.shape = planner, shape
+        self.loads, self.code, self.given = [], [], {}
+        self.stamp = step.value
+        # loads are numbered before code, so a first look finds them
+        for i in members:
+            v = planner.values + i
+            type = loop_type(v) if planner.sites[i].kind == SITE_LANE else type_index(v.dtype)
+            for k in range(5):
+                if v.o[k]:
+                    self.find_load(i, v.o[k], type)
+        for i in members:
+            v = planner.values + i
+            s = planner.sites + i
+            if s.kind == SITE_SUM:
+                p = v.o[0]
+                sums.append((self.operand(i, p, type_index(v.dtype)), s.base, s.place,
+                             FG_SUM_ALL if size_over(planner.values[p].shape, v.parameter) == planner.values[p].shape.size
+                             else FG_SUM_COLUMNS if axes_lead(v.parameter) else FG_SUM_ROWS,
+                             v.shape.size if axes_lead(v.parameter) else size_over(planner.values[p].shape, v.parameter)))
+                continue
+            type = loop_type(v)
+            operands = [self.operand(i, v.o[k], type) if v.o[k] else FG_NO_VALUE for k in range(5)]
+            if v.op == OP_CAST:
+                operands[0] = self.raw(i, v.o[0])
+            s.number = <int>(len(self.loads) + len(self.code))
+            s.stamp = self.stamp
+            self.code.append((FG_CAST if v.op == OP_CAST else v.op, type, operands))
+            if s.memory:
+                stores.append((s.number, s.base, s.place))
+        return self.build(step, stores, sums)
+
+    cdef bint inside(self, index_t i, index_t p) noexcept:
+        """Whether p is computed in this group, for i to read it."""
+        cdef Site* s = self.planner.sites + p
+        return s.kind == SITE_LANE and s.step == self.planner.sites[i].step and same_shape(self.planner.values[p].shape, self.shape)
+
+    cdef int memory_type(self, index_t p) noexcept:
+        """In which type a value lies in memory."""
+        cdef Value* v = self.planner.values + p
+        return FG_F64 if in_cell(v) else type_index(v.dtype)
+
+    cdef int find_load(self, index_t i, index_t p, int type) except -1:
+        cdef Site* s = self.planner.sites + p
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t own[FG_MAX_NDIM]
+        cdef Py_ssize_t d, gap, place
+        cdef Shape* shape = self.planner.values[p].shape
+        cdef int base
+        cdef bint one = True
+        if self.inside(i, p):
+            return 0
+        if s.kind == SITE_NUMBER:
+            key = (p, type)
+            if key not in self.given:
+                self.given[key] = len(self.loads)
+                self.loads.append((BASE_ARENA, self.planner.number_place(self.planner.values[p].number, type), FG_ONE, type, None))
+            return 0
+        key = (p, -1)
+        if key in self.given:
+            return 0
+        self.planner.locate(p, &base, &place)
+        self.planner.strides_in_elements(p, own)
+        gap = self.shape.ndim - shape.ndim
+        for d in range(self.shape.ndim):
+            strides[d] = 0
+            if d >= gap and shape.dims[d - gap] != 1:
+                strides[d] = own[d - gap]
+            if strides[d] and self.shape.dims[d] != 1:
+                one = False
+        self.given[key] = len(self.loads)
+        if one:
+            self.loads.append((base, place, FG_ONE, self.memory_type(p), None))
+        elif strides_are_contiguous(self.shape, strides, 1):
+            self.loads.append((base, place, FG_CONTIGUOUS, self.memory_type(p), None))
+        else:
+            item = 1 if self.memory_type(p) == FG_BOOL else 4 if self.memory_type(p) == FG_F32 else 8
+            self.loads.append((base, place, FG_STRIDED, self.memory_type(p),
+                               [strides[d] * item for d in range(self.shape.ndim)]))
+        return 0
+
+    cdef int raw(self, index_t i, index_t p) except -1:
+        """The value number of an operand in the type it has."""
+        if self.inside(i, p):
+            return self.planner.sites[p].number
+        found = self.given.get((p, -1))
+        if found is None:
+            for type in (FG_F64, FG_F32):
+                found = self.given.get((p, type), found)
+        return found
+
+    cdef int operand(self, index_t i, index_t p, int type) except -1:
+        """The value number of an operand in the type of the loop that reads it."""
+        cdef int number, have
+        if self.planner.sites[p].kind == SITE_NUMBER:
+            return self.given[(p, type)]
+        number = self.raw(i, p)
+        have = type_index(self.planner.values[p].dtype) if self.inside(i, p) else self.memory_type(p)
+        if have == type:
+            return number
+        key = (p, 10 + type)
+        found = self.given.get(key)
+        if found is None:
+            found = self.given[key] = len(self.loads) + len(self.code)
+            self.code.append((FG_CAST, type, [number, FG_NO_VALUE, FG_NO_VALUE, FG_NO_VALUE, FG_NO_VALUE]))
+        return found
+
+    cdef int build(self, Step* step, list stores, list sums) except -1:
+        cdef fg_group_spec spec
+        cdef Py_ssize_t k, d, n_loads = len(self.loads), n_code = len(self.code), ndim = self.shape.ndim
+        cdef size_t bytes = <size_t>(n_loads + 1) * (sizeof(fg_load) + <size_t>ndim * sizeof(Py_ssize_t)) \
+            + <size_t>(n_code + 1) * sizeof(fg_instruction) + <size_t>(len(stores) + len(sums) + 1) * sizeof(fg_result)
+        cdef char* memory = <char*>PyMem_RawCalloc(bytes + 64, 1)
+        cdef fg_load* loads
+        cdef fg_instruction* code
+        cdef fg_result* results
+        cdef Py_ssize_t* strides
+        cdef int j
+        if memory == NULL:
+            raise MemoryError("cannot plan a program")
+        strides = <Py_ssize_t*>memory
+        loads = <fg_load*>(strides + (n_loads + 1) * ndim)
+        results = <fg_result*>(loads + n_loads + 1)
+        code = <fg_instruction*>(results + len(stores) + len(sums) + 1)
+        k = 0
+        for base, place, kind, type, steps in self.loads:
+            loads[k].at.base = base
+            loads[k].at.offset = place
+            loads[k].kind = kind
+            loads[k].type = type
+            if steps is not None:
+                loads[k].strides = strides
+                for d in range(ndim):
+                    strides[d] = steps[d]
+                strides += ndim
+            k += 1
+        k = 0
+        for op, type, operands in self.code:
+            code[k].op = op
+            code[k].type = type
+            for j in range(5):
+                code[k].operand[j] = operands[j]
+            k += 1
+        k = 0
+        for value, base, place in stores:
+            results[k].value = value
+            results[k].at.base = base
+            results[k].at.offset = place
+            k += 1
+        for value, base, place, kind, columns in sums:
+            results[k].value = value
+            results[k].at.base = base
+            results[k].at.offset = place
+            results[k].kind = kind
+            results[k].columns = columns
+            k += 1
+        extent_of(self.shape, &spec.extent)
+        spec.n_loads, spec.n_code, spec.n_stores, spec.n_sums = <int>n_loads, <int>n_code, <int>len(stores), <int>len(sums)
+        spec.loads, spec.code, spec.stores, spec.sums = loads, code, results, results + len(stores)
+        step.kind = STEP_GROUP
+        step.group = fg_group_new(&spec)
+        PyMem_RawFree(memory)
+        if step.group == NULL:
+            raise MemoryError("cannot plan a program")
+        if <Py_ssize_t>fg_group_scratch(step.group) > self.planner.program.scratch_bytes:
+            self.planner.program.scratch_bytes = <Py_ssize_t>fg_group_scratch(step.group)
+        step.flops = <double>n_code * self.shape.size
+        for base, place, kind, type, steps in self.loads:
+            if kind != FG_ONE:
+                step.bytes += self.shape.size * (8 if type == FG_F64 else 4 if type == FG_F32 else 1)
+        step.bytes += 8.0 * len(stores) * self.shape.size
+        step.size[0], step.size[1], step.size[2], step.size[3] = n_loads, n_code, len(stores), len(sums)
+        return 0

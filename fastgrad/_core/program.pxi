@@ -1,0 +1,707 @@
+# Program: a planned trace, replayed on new inputs.
+#
+# A replay looks at its inputs, takes a workspace, runs the steps (without the GIL where there is enough to do), checks
+# guards on the way, and only when all has gone well hands over results and writes back what Tensors from outside became.
+# So a replay that stops, whatever stops it, has changed nothing.
+
+cdef enum:
+    RUN_DONE = 0
+    RUN_STOPPED = -1            # an exception is set
+    RUN_REFUSED = 1             # a guard failed
+
+    LONG_PROGRAM = 30000        # elements times operations above which a replay releases the GIL
+
+    FORM_ARRAY = 0              # what an argument was, and what results shall be
+    FORM_NUMBER
+    FORM_TENSOR
+
+cdef struct Input:
+    int form
+    int dtype
+    bint used
+    int base                    # BASE_ARENA: copied to `place`; else a pointer
+    bint cell
+    Py_ssize_t place
+    Py_ssize_t bytes
+    Shape* shape
+
+cdef struct Output:
+    index_t value
+    int base                    # > 0: computed straight into the result
+    bint cell
+    Py_ssize_t place            # of the first element, from its base
+    int from_base
+    Py_ssize_t* strides         # bytes; NULL: contiguous
+    int dtype
+    Shape* shape
+
+cdef struct Workspace:
+    Workspace* next
+    char* arena
+    char* scratch
+    void* arena_block
+    void* scratch_block
+    char* bases[1]
+
+
+cdef void* aligned_block(size_t bytes, char** aligned) noexcept nogil:
+    cdef void* block = PyMem_RawMalloc(bytes + 128)
+    if block != NULL:
+        aligned[0] = <char*>((<size_t>block + 63) & ~<size_t>63)
+    return block
+
+
+@cython.final
+cdef class Program:
+    """A function's recording, optimised and planned, to be replayed on other inputs.
+
+    Made by ``fg.compile``: ``compiled.program(*arguments)`` returns the one for a signature.  Calling it replays it.
+
+    Thread-safety: any number of threads may call one Program; each call has its own workspace.
+    """
+    cdef Step* steps
+    cdef index_t n_steps
+    cdef Trace trace                    # kept for explain and save
+    cdef bytes template
+    cdef Py_ssize_t constant_bytes, scratch_bytes, temporaries
+    cdef readonly Py_ssize_t arena_bytes    # of a workspace, without scratch for groups and products
+    cdef Py_ssize_t live_peak
+    cdef int n_bases
+    cdef Input* inputs                  # arguments, then slots, then arrays
+    cdef index_t n_arguments, n_slots, n_arrays
+    cdef Output* outputs                # results, then what is written back
+    cdef index_t n_results, n_outputs
+    cdef Workspace* spare
+    cdef list slots                     # Tensors, and (leaf,) for a leaf's gradient
+    cdef list arrays
+    cdef readonly list writes           # for each output beyond the results, where it goes
+    cdef readonly list cleared          # leaves whose gradient becomes None
+    cdef list gradient_states           # (leaf, whether its gradient was None)
+    cdef double work
+    cdef readonly object signature      # Compiled's
+    cdef readonly index_t refused       # calls that a guard refused
+    cdef readonly bint pure             # changes nothing but its results, and reads nothing but its arguments
+
+    def __cinit__(self):
+        self.n_bases = 1
+        self.writes, self.cleared, self.slots, self.arrays, self.gradient_states = [], [], [], [], []
+
+    def __dealloc__(self):
+        cdef index_t i
+        cdef Workspace* w
+        if self.steps != NULL:
+            for i in range(self.n_steps):
+                if self.steps[i].group != NULL:
+                    fg_group_free(self.steps[i].group)
+                if self.steps[i].scalars != NULL:
+                    fg_scalars_free(self.steps[i].scalars)
+                PyMem_RawFree(self.steps[i].numbers)
+            PyMem_RawFree(self.steps)
+        if self.inputs != NULL:
+            for i in range(self.n_arguments + self.n_slots + self.n_arrays):
+                if self.inputs[i].shape != NULL:
+                    shape_drop(self.inputs[i].shape)
+            PyMem_RawFree(self.inputs)
+        if self.outputs != NULL:
+            for i in range(self.n_outputs):
+                if self.outputs[i].shape != NULL:
+                    shape_drop(self.outputs[i].shape)
+                PyMem_RawFree(self.outputs[i].strides)
+            PyMem_RawFree(self.outputs)
+        while self.spare != NULL:
+            w = self.spare
+            self.spare = w.next
+            workspace_free(w)
+
+    def __len__(self):
+        """How many operations a replay does."""
+        return program_facts(self)["instructions"]
+
+    @property
+    def live_bytes(self):
+        """The largest number of bytes that are needed at one time, constants included."""
+        return self.live_peak + self.constant_bytes
+
+    # -- workspaces
+
+    cdef Workspace* take_workspace(self) except NULL:
+        cdef Workspace* w = self.spare
+        if w != NULL:
+            self.spare = w.next
+            return w
+        return self.new_workspace()
+
+    cdef Workspace* new_workspace(self) except NULL:
+        cdef Workspace* w = <Workspace*>PyMem_RawCalloc(1, sizeof(Workspace) + <size_t>self.n_bases * sizeof(char*))
+        cdef size_t arena = <size_t>self.arena_bytes + 8 * <size_t>self.temporaries
+        if w == NULL:
+            raise MemoryError("cannot allocate a workspace")
+        w.arena_block = aligned_block(arena, &w.arena)
+        w.scratch_block = aligned_block(<size_t>self.scratch_bytes, &w.scratch)
+        if w.arena_block == NULL or w.scratch_block == NULL:
+            workspace_free(w)
+            raise MemoryError(f"cannot allocate a workspace of {arena + <size_t>self.scratch_bytes} bytes")
+        memcpy(w.arena, <const char*>self.template, len(self.template))
+        w.bases[BASE_ARENA] = w.arena
+        return w
+
+    cdef inline void give_workspace(self, Workspace* w) noexcept:
+        w.next = self.spare
+        self.spare = w
+
+    # -- a replay
+
+    cdef int load(self, Input* input, char** bases, object given, list kept) except -1:
+        """Puts one argument where the steps look for it.  Returns 0 where it does not fit the recording."""
+        cdef Tensor t
+        cdef cnp.ndarray a
+        cdef Shape* shape = input.shape
+        cdef Py_ssize_t d
+        cdef double number
+        if type(given) is cnp.ndarray:
+            a = <cnp.ndarray>given
+            if input.form != FORM_ARRAY or cnp.PyArray_TYPE(a) != input.dtype or cnp.PyArray_NDIM(a) != shape.ndim:
+                return 0
+            for d in range(shape.ndim):
+                if cnp.PyArray_DIMS(a)[d] != shape.dims[d]:
+                    return 0
+            if not input.used:
+                return 1
+            if not shape_is_plain(a):
+                a = native_copy(a)
+                kept.append(a)
+            if input.cell:
+                (<double*>(bases[BASE_ARENA] + input.place))[0] = \
+                    (<double*>cnp.PyArray_DATA(a))[0] if input.dtype == NPY_DOUBLE else (<unsigned char*>cnp.PyArray_DATA(a))[0]
+            elif input.base == BASE_ARENA:
+                memcpy(bases[BASE_ARENA] + input.place, cnp.PyArray_DATA(a), <size_t>input.bytes)
+            else:
+                bases[input.base] = cnp.PyArray_BYTES(a)
+            return 1
+        if type(given) is Tensor:
+            if input.form != FORM_TENSOR:
+                return 0
+            return self.load_tensor(input, bases, <Tensor>given, kept)
+        if input.form != FORM_NUMBER:
+            return 0
+        if PyFloat_CheckExact(given):
+            number = PyFloat_AS_DOUBLE(given)
+        elif isinstance(given, float):
+            number = given
+        else:
+            return 0
+        if input.used:
+            (<double*>(bases[BASE_ARENA] + input.place))[0] = number
+        return 1
+
+    cdef int load_tensor(self, Input* input, char** bases, Tensor t, list kept) except -1:
+        cdef Array* a
+        if t.dtype_number != input.dtype:
+            return 0
+        if t.array == NULL:
+            if input.shape.ndim:
+                return 0
+            if input.used:
+                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+            return 1
+        if not same_shape(t.array.shape, input.shape):
+            return 0
+        if not input.used:
+            return 1
+        a = t.array
+        if a.strides != NULL:
+            a = array_contiguous(a)
+            t = new_tensor(a)
+            kept.append(t)
+            if t.array == NULL:
+                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+                return 1
+        if input.base == BASE_ARENA:
+            memcpy(bases[BASE_ARENA] + input.place, a.data, <size_t>input.bytes)
+        else:
+            bases[input.base] = a.data
+            kept.append(t)              # so that nobody else's step frees what this one reads
+        return 1
+
+    cdef int load_outside(self, char** bases, list kept) except -1:
+        """Slots and arrays, and whether leaves have gradients where they had."""
+        cdef index_t i
+        cdef Input* input = self.inputs + self.n_arguments
+        cdef object slot, array
+        cdef Tensor t
+        for slot, was_none in self.gradient_states:
+            t = slot
+            if (t.gradient is None) != was_none:
+                return 0
+        for slot in self.slots:
+            if type(slot) is tuple:
+                t = slot[0]
+                slot = t.gradient
+                if type(slot) is not Tensor:
+                    return 0
+            if not self.load_tensor(input, bases, <Tensor>slot, kept):
+                return 0
+            input += 1
+        for array in self.arrays:
+            if not self.load(input, bases, array, kept):
+                return 0
+            input += 1
+        return 1
+
+    cdef int replay(self, tuple leaves, list given_outputs, int form, list results) except -2:
+        """RUN_DONE with the results appended, RUN_REFUSED, or RUN_STOPPED with an exception set."""
+        cdef Workspace* w = self.take_workspace()
+        cdef list kept = []
+        cdef index_t i
+        cdef int code
+        cdef object made
+        try:
+            for i in range(self.n_arguments):
+                if not self.load(self.inputs + i, w.bases, leaves[i], kept):
+                    return RUN_REFUSED
+            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, kept):
+                return RUN_REFUSED
+            for i in range(self.n_outputs):
+                results.append(self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
+                                             None if given_outputs is None or i >= self.n_results else given_outputs[i]))
+            if self.work > LONG_PROGRAM:
+                with nogil:
+                    code = self.run(w)
+            else:
+                code = self.run(w)
+            if code == RUN_STOPPED:
+                results.clear()
+                if not PyErr_Occurred():
+                    raise MemoryError("fg.compile: a step could not run")
+                return RUN_STOPPED
+            if code == RUN_REFUSED:
+                results.clear()
+                self.refused += 1
+                return RUN_REFUSED
+            for i in range(self.n_outputs):
+                results[i] = self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR, results[i])
+        finally:
+            self.give_workspace(w)
+        if self.writes or self.cleared:
+            self.write_back(results, leaves)
+        return RUN_DONE
+
+    cdef object room_for(self, Output* out, char** bases, int form, object given):
+        """Where a result goes: memory that the steps write straight into, or None."""
+        cdef Array* a
+        cdef Tensor t
+        cdef cnp.ndarray array
+        if given is not None:
+            array = given
+            if out.base > 0:
+                bases[out.base] = cnp.PyArray_BYTES(array)
+            return array
+        if out.cell:
+            return None
+        if out.base > 0:
+            a = array_new(out.shape, out.dtype)
+            bases[out.base] = a.data
+            return new_tensor(a)
+        return None
+
+    cdef object finish(self, Output* out, char** bases, int form, object room):
+        """A result as the caller's kind of array."""
+        cdef double number
+        cdef cnp.ndarray array
+        cdef Array* a
+        cdef Tensor t
+        cdef char* source = bases[out.from_base] + out.place
+        if out.cell:
+            number = (<double*>source)[0]
+            if type(room) is cnp.ndarray:
+                if out.dtype == NPY_DOUBLE:
+                    (<double*>cnp.PyArray_DATA(<cnp.ndarray>room))[0] = number
+                else:
+                    (<unsigned char*>cnp.PyArray_DATA(<cnp.ndarray>room))[0] = number != 0
+                return room
+            if form == FORM_TENSOR:
+                t = new_number(number)
+                t.dtype_number = out.dtype
+                return t
+            return np.float64(number) if out.dtype == NPY_DOUBLE else np.bool_(number != 0)
+        if out.base > 0:
+            if type(room) is Tensor and form != FORM_TENSOR:
+                t = room
+                return view_ndarray(t.array, True) if out.shape.ndim else view_ndarray(t.array, True)[()]
+            return room
+        if type(room) is cnp.ndarray:
+            copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(<cnp.ndarray>room))
+            return room
+        if form == FORM_TENSOR:
+            a = array_new(out.shape, out.dtype)
+            copy_strided(source, out.strides, out.shape, item_size(out.dtype), a.data)
+            return new_tensor(a)
+        array = cnp.PyArray_EMPTY(<int>out.shape.ndim, <cnp.npy_intp*>out.shape.dims, out.dtype, 0)
+        copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(array))
+        return array if out.shape.ndim else array[()]
+
+    cdef int write_back(self, list results, tuple leaves) except -1:
+        """Tensors from outside take their new values; nothing here can fail."""
+        cdef Py_ssize_t k = self.n_results
+        cdef Tensor t, v
+        for target in self.writes:
+            v = results[k]
+            k += 1
+            if type(target) is tuple:           # a gradient
+                t = target[0] if type(target[0]) is Tensor else leaves[<int>target[0]]
+                t.gradient = v
+            else:
+                t = target if type(target) is Tensor else leaves[<int>target]
+                take_value(t, v)
+        for target in self.cleared:
+            t = target if type(target) is Tensor else leaves[<int>target]
+            t.gradient = None
+        del results[self.n_results:]
+        return 0
+
+    cdef int run(self, Workspace* w) noexcept nogil:
+        """The steps in order."""
+        cdef index_t i
+        cdef Step* step
+        cdef int code
+        for i in range(self.n_steps):
+            step = self.steps + i
+            if step.kind == STEP_SCALARS:
+                fg_scalars_run(step.scalars, <double*>w.arena)
+            elif step.kind == STEP_GROUP:
+                if fg_group_run(step.group, w.bases, w.scratch, look_for_signals, NULL) != 0:
+                    return RUN_STOPPED
+            elif step.kind == STEP_PRODUCT:
+                run_products(step, w)
+            elif step.kind == STEP_GUARD:
+                if not guard_holds(step, w):
+                    return RUN_REFUSED
+            elif step.kind == STEP_HOST:
+                code = self.run_host(step, w)
+                if code != RUN_DONE:
+                    return code
+            else:
+                run_rows(step, w, self.trace.values)
+            if self.work > LONG_PROGRAM and (step.kind != STEP_SCALARS or step.size[0] > 10000) and look_for_signals(NULL) != 0:
+                return RUN_STOPPED
+        return RUN_DONE
+
+    cdef int run_host(self, Step* step, Workspace* w) noexcept with gil:
+        try:
+            return self.call_host_step(step, w)
+        except BaseException as error:
+            restore_error(error)
+            return RUN_STOPPED
+
+    cdef int call_host_step(self, Step* step, Workspace* w) except -2:
+        """Calls Python with the operands as arrays; refuses where the results have another shape than when recorded."""
+        cdef Value* v = self.trace.values + step.value
+        cdef Py_ssize_t k, n = v.extra.n_operands
+        cdef index_t p
+        cdef list operands = []
+        cdef const Py_ssize_t* numbers = step.numbers
+        cdef object results, call = <object>v.extra.rule
+        cdef cnp.ndarray a
+        for k in range(n):
+            operands.append(array_at(self.trace.values + v.extra.operands[k], w.bases[numbers[0]] + numbers[1], numbers + 2))
+            numbers += 2 + self.trace.values[v.extra.operands[k]].shape.ndim
+        results = call(operands)
+        if type(results) is not tuple and type(results) is not list:
+            results = (results,)
+        k = 0
+        while numbers < step.numbers + step.n_numbers:      # the value itself and its picks, where they are needed
+            p = <index_t>numbers[2]
+            v = self.trace.values + p
+            a = np.asarray(results[numbers[3]])
+            if cnp.PyArray_NDIM(a) != v.shape.ndim or (<object>a).shape != shape_tuple(v.shape) or cnp.PyArray_TYPE(a) != v.dtype:
+                return RUN_REFUSED
+            if in_cell(v):
+                (<double*>(w.bases[numbers[0]] + numbers[1]))[0] = float(a)
+            else:
+                if not shape_is_plain(a):
+                    a = np.array(a, order="C")
+                memcpy(w.bases[numbers[0]] + numbers[1], cnp.PyArray_DATA(a), <size_t>v.shape.size * <size_t>item_size(v.dtype))
+            numbers += 4
+        return RUN_DONE
+
+
+cdef void workspace_free(Workspace* w) noexcept:
+    PyMem_RawFree(w.arena_block)
+    PyMem_RawFree(w.scratch_block)
+    PyMem_RawFree(w)
+
+
+cdef void restore_error(object error) noexcept:
+    """Sets an exception that was caught, so that it goes on from here."""
+    cdef object kind = type(error)
+    Py_INCREF(kind)
+    Py_INCREF(error)
+    PyErr_Restore(<PyObject*>kind, <PyObject*>error, NULL)
+
+
+cdef object native_copy(object a):
+    """A contiguous copy in the machine's byte order, of the same shape."""
+    return np.array(a, dtype=a.dtype.newbyteorder("="), order="C")
+
+
+cdef int look_for_signals(void* context) noexcept nogil:
+    """Ctrl-C in a long replay."""
+    with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as error:
+            restore_error(error)
+            return 1
+    return 0
+
+
+cdef int take_value(Tensor t, Tensor v) noexcept:
+    """What an in-place operation leaves: t with v's numbers, off the tape."""
+    cdef Array* old = t.array
+    if t.node:
+        leave_tape(t)
+    t.number = v.number
+    t.array = array_keep(v.array) if v.array != NULL else NULL
+    if old != NULL:
+        array_drop(old)
+    return 0
+
+
+cdef cnp.ndarray array_at(const Value* v, char* data, const Py_ssize_t* strides):
+    """A copy of a value as an array, for a call of Python."""
+    cdef cnp.ndarray a = cnp.PyArray_EMPTY(<int>v.shape.ndim, <cnp.npy_intp*>v.shape.dims, v.dtype, 0)
+    if in_cell(v) and v.dtype == NPY_BOOL:
+        (<unsigned char*>cnp.PyArray_DATA(a))[0] = (<double*>data)[0] != 0
+    else:
+        copy_strided(data, strides, v.shape, item_size(v.dtype), cnp.PyArray_BYTES(a))
+    return a
+
+
+cdef void copy_strided(const char* source, const Py_ssize_t* strides, const Shape* shape, Py_ssize_t item, char* to) noexcept nogil:
+    """Elements of any size into contiguous memory."""
+    cdef Py_ssize_t index[FG_MAX_NDIM]
+    cdef Py_ssize_t d, last = shape.ndim - 1, i, n, step
+    cdef const char* row = source
+    if shape.size == 0:
+        return
+    if strides == NULL or shape.ndim == 0:
+        memcpy(to, source, <size_t>shape.size * <size_t>item)
+        return
+    for d in range(shape.ndim):
+        index[d] = 0
+    n = shape.dims[last]
+    step = strides[last]
+    while True:
+        if step == item:
+            memcpy(to, row, <size_t>n * <size_t>item)
+            to += n * item
+        elif item == 8:
+            for i in range(n):
+                (<int64_t*>to)[i] = (<const int64_t*>(row + i * step))[0]
+            to += n * item
+        else:
+            for i in range(n):
+                memcpy(to, row + i * step, <size_t>item)
+                to += item
+        d = last - 1
+        while d >= 0:
+            index[d] += 1
+            row += strides[d]
+            if index[d] < shape.dims[d]:
+                break
+            row -= index[d] * strides[d]
+            index[d] = 0
+            d -= 1
+        if d < 0:
+            return
+
+
+# -------------------------------------------------------------------------------------------------------------- the steps
+
+cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
+    cdef const char* at = w.bases[step.base[0]] + step.place[0]
+    cdef bint truth
+    if step.type == FG_F64:
+        truth = (<const double*>at)[0] != 0
+    elif step.type == FG_F32:
+        truth = (<const float*>at)[0] != 0
+    else:
+        truth = at[0] != 0
+    return truth == (step.size[0] != 0)
+
+
+cdef void run_products(const Step* step, Workspace* w) noexcept nogil:
+    cdef const char* a = w.bases[step.base[1]] + step.place[1]
+    cdef const char* b = w.bases[step.base[2]] + step.place[2]
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4
+    if step.n_numbers == 0:
+        fg_product_run(&step.product, a, b, NULL, NULL, to, w.scratch)
+        return
+    for i in range(step.size[0]):
+        rest = i
+        x = y = 0
+        d = step.n_numbers
+        while d:
+            d -= 3
+            x += (rest % step.numbers[d]) * step.numbers[d + 1]
+            y += (rest % step.numbers[d]) * step.numbers[d + 2]
+            rest //= step.numbers[d]
+        fg_product_run(&step.product, a + x, b + y, NULL, NULL, to + i * step.product.m * step.product.n * item, w.scratch)
+
+
+cdef void run_rows(const Step* step, Workspace* w, const Value* values) noexcept nogil:
+    """Everything that is a loop over rows, and copies."""
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef const char* x = w.bases[step.base[1]] + step.place[1]
+    cdef const char* y = w.bases[step.base[2]] + step.place[2]
+    cdef const char* out = w.bases[step.base[5]] + step.place[5]
+    cdef Py_ssize_t rows = step.size[0], n = step.size[1], i, k, place, item
+    cdef const Value* v = values + step.value
+    cdef int type = step.type
+    cdef int op = <int>step.size[2]
+    cdef const char* part
+    if step.kind == STEP_JOIN:
+        k = 0
+        while k < step.n_numbers:
+            part = w.bases[step.numbers[k]] + step.numbers[k + 1]
+            for i in range(rows):
+                memcpy(to + i * n + step.numbers[k + 2], part + i * step.numbers[k + 3], <size_t>step.numbers[k + 3])
+            k += 4
+    elif step.kind == STEP_COPY:
+        run_copy(step, w, values)
+    elif step.kind == STEP_SCATTER:
+        run_scatter(step, v, values + v.o[0], x, to)
+    elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
+        run_reduction(step, v, values + v.o[0], x, to, w.scratch)
+    elif step.kind == STEP_ROWS:
+        if op == OP_LOGSUMEXP:
+            fg_kernels.logsumexp[type](rows, n, x, to)
+        elif op == OP_SOFTMAX:
+            fg_kernels.softmax[type](rows, n, x, to)
+        else:
+            fg_kernels.log_softmax[type](rows, n, x, to)
+    elif step.kind == STEP_ROW_PULL:
+        if op == OP_LOGSUMEXP:
+            fg_kernels.logsumexp_pull[type](rows, n, x, y, out, to)
+        elif op == OP_SOFTMAX:
+            fg_kernels.softmax_pull[type](rows, n, x, out, to)
+        else:
+            fg_kernels.log_softmax_pull[type](rows, n, x, out, to)
+    elif step.kind == STEP_CROSS_ENTROPY:
+        fg_kernels.cross_entropy[type](rows, n, x, <const int64_t*>y, to)
+    elif step.kind == STEP_CROSS_ENTROPY_PULL:
+        fg_kernels.cross_entropy_pull[type](rows, n, x, y, <const int64_t*>out, to)
+    elif step.kind == STEP_EXTREME_PULL:
+        fg_kernels.extreme_pull[type](rows, n, x, y, out, to)
+
+
+cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept nogil:
+    """A view made contiguous, or numbers in another type."""
+    cdef const Value* v = values + step.value
+    cdef const Value* x = values + v.o[0]
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef const char* source = w.bases[step.base[1]] + step.place[1]
+    cdef double number
+    cdef fg_view view
+    cdef fg_extent extent
+    cdef int from_type
+    if step.size[4] or step.size[5]:        # truth values between cells and bytes
+        number = (<const double*>source)[0] if step.size[4] else (<const unsigned char*>source)[0]
+        if step.size[5]:
+            (<double*>to)[0] = number
+        else:
+            memset(to, number != 0, <size_t>v.shape.size)
+    else:
+        copy_strided(source, step.numbers if v.shape.ndim else NULL, v.shape, step.size[3], to)
+
+
+cdef void run_scatter(const Step* step, const Value* v, const Value* g, const char* source, char* to) noexcept nogil:
+    cdef Py_ssize_t strides[FG_MAX_NDIM]
+    cdef Py_ssize_t own[FG_MAX_NDIM]
+    cdef Py_ssize_t d, step_bytes, item = 8 if step.type == FG_F64 else 4
+    cdef fg_view from_view, sink
+    cdef fg_extent extent
+    memset(to, 0, <size_t>v.shape.size * <size_t>item)
+    step_bytes = item
+    for d in range(g.shape.ndim - 1, -1, -1):
+        own[d] = step_bytes
+        step_bytes *= g.shape.dims[d]
+    for d in range(g.shape.ndim):
+        strides[d] = step.numbers[1 + d] * item
+    sink.kind = from_view.kind = FG_STRIDED
+    sink.type = from_view.type = step.type
+    sink.data = to + step.numbers[0] * item
+    sink.strides = strides
+    from_view.data = <char*>source
+    from_view.strides = own
+    extent.ndim = <int>g.shape.ndim
+    extent.dims = g.shape.dims
+    extent.size = g.shape.size
+    fg_run_add(step.type, &extent, &from_view, &sink)
+
+
+cdef void run_reduction(const Step* step, const Value* v, const Value* x, const char* source, char* to,
+                        char* scratch) noexcept nogil:
+    """Sums and extremes over any axes: for each result the elements it takes, gathered if they do not lie in a row."""
+    cdef Py_ssize_t outer_index[FG_MAX_NDIM]
+    cdef Py_ssize_t outer_dims[FG_MAX_NDIM]
+    cdef Py_ssize_t outer_strides[FG_MAX_NDIM]
+    cdef Py_ssize_t d, n_outer = 0, i, n = 1, item = 8 if step.type == FG_F64 else 4
+    cdef unsigned int mask = v.parameter
+    cdef const char* at
+    cdef double value
+    cdef char* buffer = scratch + 1024
+    cdef Shape* inner_shape = <Shape*>scratch       # a Shape of at most 64 axes takes less than 1024 bytes
+    cdef Py_ssize_t inner_strides[FG_MAX_NDIM]
+    cdef Py_ssize_t n_inner = 0
+    cdef bint plain = True
+    cdef Py_ssize_t expected = item
+    for d in range(x.shape.ndim):
+        if mask >> d & 1:
+            inner_shape.dims[n_inner] = x.shape.dims[d]
+            inner_strides[n_inner] = step.numbers[d]
+            n *= x.shape.dims[d]
+            n_inner += 1
+        else:
+            outer_dims[n_outer] = x.shape.dims[d]
+            outer_strides[n_outer] = step.numbers[d]
+            n_outer += 1
+    inner_shape.ndim = n_inner
+    inner_shape.size = n
+    d = n_inner
+    while d:
+        d -= 1
+        if inner_shape.dims[d] != 1 and inner_strides[d] != expected:
+            plain = False
+        expected *= inner_shape.dims[d]
+    for d in range(n_outer):
+        outer_index[d] = 0
+    at = source
+    for i in range(v.shape.size):
+        if plain:
+            value = reduce_row(step, n, at)
+        else:
+            copy_strided(at, inner_strides, inner_shape, item, buffer)
+            value = reduce_row(step, n, buffer)
+        if step.type == FG_F64:
+            (<double*>to)[i] = value
+        else:
+            (<float*>to)[i] = <float>value
+        d = n_outer
+        while d:
+            d -= 1
+            outer_index[d] += 1
+            at += outer_strides[d]
+            if outer_index[d] < outer_dims[d]:
+                break
+            at -= outer_index[d] * outer_strides[d]
+            outer_index[d] = 0
+
+
+cdef inline double reduce_row(const Step* step, Py_ssize_t n, const char* row) noexcept nogil:
+    if step.kind == STEP_SUM:
+        return fg_kernels.sum[step.type](n, row)
+    if step.size[2] == OP_MAX:
+        return fg_kernels.max[step.type](n, row)
+    return fg_kernels.min[step.type](n, row)
