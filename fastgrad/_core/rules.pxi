@@ -35,6 +35,10 @@ cdef int set_item(Tensor t, object index, object value) except -1:
         plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
         view_ndarray(t.array, True)[plain_index(index)] = plain_value
         return 0
+    if index is Ellipsis and type(value) is Tensor and same_shape(shape_of(t), shape_of(<Tensor>value)) \
+            and (<Tensor>value).dtype_number == t.dtype_number:
+        assign(t, apply_alias(<Tensor>value), "x[...] = value")
+        return 0
     if type(value) is Tensor or not isinstance(value, (float, int)):
         value = as_tensor(value, "x[index] = value")
         if (<Tensor>value).dtype_number != t.dtype_number:

@@ -49,8 +49,8 @@ static operation read_operation(const fg_scalars_spec *spec, int32_t k) {
     int mask = reads(o.op);
     for (int j = 0; j < 5; j++)
         if (mask >> j & 1) o.in[o.n++] = code->operand[j];
-    if (is_pull(o.op) && fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3])
-        o.op = fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3];
+    if (is_pull(o.op) && fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3].op)
+        o.op = fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3].op;
     if (o.op == FG_MULTIPLY && o.in[0] == o.in[1]) {
         o.op = FG_SQUARE;
         o.n = 1;
