@@ -479,7 +479,7 @@ def program_result(structure, results):
 
 
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",
-              "cross-entropy pullback", "extreme pullback", "scatter", "join", "sum", "host", "guard")
+              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard")
 
 
 def program_facts(Program program):

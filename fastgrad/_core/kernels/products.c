@@ -10,7 +10,7 @@
 #include "threads.h"
 
 #define SMALL 20000           /* multiplications that are not worth a plan: about a microsecond */
-#define THREADS_FROM 30000.0  /* nanoseconds of work from which waking a thread pays */
+#define THREADS_FROM 100000.0 /* nanoseconds of work from which a thread pays that takes 45 us to wake up */
 #define CHUNK_ROWS 256        /* rows of a chunk: so many use a packed panel while it is in L2 */
 #define CHUNK_COLUMNS 512
 #define NARROW 64             /* columns of the narrowest chunk: a multiple of every panel */
