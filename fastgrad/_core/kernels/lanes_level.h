@@ -1,6 +1,10 @@
 /* What lanes.c and scalars.c run at an instruction-set level.  Included by level.h. */
 
+#if defined(__GNUC__)
 #define FG_NOINLINE __attribute__((noinline))
+#else
+#define FG_NOINLINE
+#endif
 
 /* The loops may write to the memory of an operand, to the very element that they read. */
 #if defined(__clang__)
