@@ -322,7 +322,7 @@ def is_tracked(Tensor t):
 
 cdef object lower(Tensor t, object like):
     """A Tensor as what the caller gave: ndarray for ndarray, NumPy scalar for a number, Tensor for Tensor."""
-    if type(like) is Tensor:
+    if type(like) is Tensor or (fg_mark and is_recorded(t)):
         return t.detach()
     if t.array == NULL:
         if isinstance(like, np.ndarray):
