@@ -201,6 +201,9 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
             if o[k].array != NULL and type_index(o[k].array.dtype) < 0:
+                if fg_mark and o[k].tensor == NULL:     # a trace reads the array where it lies
+                    temporaries.append(new_tensor(array_keep(o[k].array)))
+                    o[k].tensor = <PyObject*>temporaries[len(temporaries) - 1]
                 floats = view_ndarray(o[k].array, False).astype(np.float64 if type == FG_F64 else np.float32)
                 converted = array_from_numpy(floats)
                 array_drop(o[k].array)
@@ -233,6 +236,8 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
         if shape != NULL:
             shape_drop(shape)
         drop_operands(o, n)
+        if fg_mark and temporaries:
+            temporaries.clear()
 
 
 cdef enum:
@@ -333,7 +338,8 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
             values.append(o[k].number)
     function = getattr(np, name, None)
     if function is None:
-        values = [np.asarray(v, dtype=np.float64) for v in values]
+        values = [cast(<Tensor>o[k].tensor, np.float64) if o[k].tensor != NULL else np.asarray(values[k], dtype=np.float64)
+                  for k in range(n)]
         return elementwise_again(op, values)
     return from_ndarray(function(*values))
 

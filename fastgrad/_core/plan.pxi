@@ -1125,7 +1125,11 @@ cdef class GroupWriter:
             s.stamp = self.stamp
             self.code.append((FG_CAST if v.op == OP_CAST else v.op, type, operands))
             if s.memory:
-                stores.append((s.number, s.base, s.place))
+                number = s.number
+                if in_cell(v) and v.dtype == NPY_BOOL:          # a cell holds a double
+                    number = len(self.loads) + len(self.code)
+                    self.code.append((FG_CAST, FG_F64, [s.number] + 4 * [FG_NO_VALUE]))
+                stores.append((number, s.base, s.place))
         return self.build(step, stores, sums)
 
     cdef bint inside(self, index_t i, index_t p) noexcept:

@@ -852,7 +852,7 @@ def call_host(function, arguments, keywords=None, bint pure=True):
     fg_mark = 0
     try:
         value = call([to_ndarray((<Tensor>t).detach()) for t in operands])
-        result = with_tensors(value)
+        result = with_tensors(np.asarray(value) if isinstance(value, (float, int)) else value)
     finally:
         fg_mark = mark
     return note_host(call, ids, result)
