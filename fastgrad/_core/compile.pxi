@@ -46,7 +46,7 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             if type(leaf) is Tensor:
                 t = leaf
                 r.roots.append(trace.of_tensor(t))
-                r.differentiable = r.differentiable or tracked(t)
+                r.differentiable = r.differentiable or loses_gradient(t)
                 if made_inside(t):
                     made.add(id(t))
         collect_writes(r, wrappers, made)
@@ -66,6 +66,11 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
     return r
 
 
+cdef bint loses_gradient(Tensor t) noexcept:
+    """Whether somebody could still differentiate t: it is on the tape, and backward has not been there."""
+    return t.node != 0 and not t.requires and not t.tape.nodes[t.node].flags & SWEPT
+
+
 cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
     """What the function did to Tensors from outside, and to its arguments."""
     cdef Trace trace = r.trace
@@ -78,13 +83,13 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
             seen.add(id(t))
             r.roots.append(trace.of_tensor(t))
             r.writes.append(t)
-            r.differentiable = r.differentiable or (t.node != 0 and not t.requires)
+            r.differentiable = r.differentiable or loses_gradient(t)
     for k in range(len(wrappers)):
         t = wrappers[k]
         if trace.of_tensor(t) != k + 1:
             r.roots.append(trace.of_tensor(t))
             r.writes.append(k)
-            r.differentiable = r.differentiable or (t.node != 0 and not t.requires)
+            r.differentiable = r.differentiable or loses_gradient(t)
     for t, before in trace.gradients:
         if t.gradient is before:
             continue
@@ -95,7 +100,7 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
         g = t.gradient
         if made_inside(g):
             made.add(id(g))
-        r.differentiable = r.differentiable or tracked(g)
+        r.differentiable = r.differentiable or loses_gradient(g)
         r.roots.append(trace.of_tensor(g))
         r.writes.append((target,))
     return 0
@@ -187,6 +192,7 @@ cdef class Entry:
     cdef list structures                # of their results, with their constant leaves
     cdef Py_ssize_t warm                # calls that kept Tensors made inside
     cdef bint eager                     # cannot be replayed
+    cdef bint recording                 # whether the tape records when these are right
     cdef Py_ssize_t dropped
     cdef object key
 
@@ -232,7 +238,8 @@ cdef class Compiled:
         cdef object out = None
         if keywords and "out" in keywords:
             return self.python.call_with_out(self, arguments, keywords)
-        if entry is not None and not keywords and not fg_mark and entry.programs and self.bindings_hold():
+        if entry is not None and not keywords and not fg_mark and entry.programs and \
+                entry.recording == current_tape().recording and self.bindings_hold():
             program = entry.programs[0]
             n = len(arguments)
             if n == <Py_ssize_t>program.n_arguments:
@@ -280,6 +287,7 @@ cdef class Compiled:
         if entry is None:
             entry = Entry()
             entry.key = call.key
+            entry.recording = current_tape().recording
             self.entries[call.key] = entry
         if entry.eager:
             return self.__wrapped__(*arguments, **keywords)
@@ -471,7 +479,7 @@ def program_result(structure, results):
 
 
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",
-              "cross-entropy pullback", "extreme pullback", "scatter", "join", "sum", "host", "guard")
+              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard")
 
 
 def program_facts(Program program):
@@ -501,3 +509,42 @@ def program_facts(Program program):
             "temporaries": 8 * program.temporaries, "guards": len(program.trace.guards),
             "arguments": program.n_arguments, "slots": program.n_slots, "arrays": program.n_arrays,
             "results": program.n_results, "writes": len(program.writes), "refused": program.refused}
+
+
+# --------------------------------------------------------------------------------------------------------------- threads
+
+def set_num_threads(n=None):
+    """How many threads long loops of Programs may use, the caller's included.
+
+    Parameters
+    ----------
+    n : int, optional
+        At least 1; by default as many as this process has processors.
+
+    Notes
+    -----
+    The same threads serve all loops: products, groups of elementwise operations and lanes; they never run inside each
+    other, and no BLAS runs inside them, so there are never more than n busy.  At the start n is the number of processors,
+    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> before = fg.get_num_threads()
+    >>> fg.set_num_threads(1)
+    >>> fg.get_num_threads()
+    1
+    >>> fg.set_num_threads(before)
+    """
+    if n is None:
+        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"set_num_threads: {n!r} is no number of threads")
+    if not 1 <= n.__index__() <= 1024:
+        raise ValueError(f"set_num_threads: {n} threads; it takes 1 to 1024")
+    fg_set_threads(n.__index__())
+
+
+def get_num_threads():
+    """How many threads long loops of Programs may use; see ``set_num_threads``."""
+    return fg_get_threads()

@@ -5,6 +5,7 @@
 
 cdef enum:
     WEAK = -1                       # a Python number: takes the dtype of the others (NEP 50)
+    BY_PROMOTION = -3
 
 cdef struct Operand:
     Array* array                    # counted; NULL: the number
@@ -178,9 +179,14 @@ cdef Shape* broadcast_shape(int op, Operand* o, int n) except NULL:
     return shape_new(ndim, dims)
 
 
-cdef Tensor elementwise(int op, Operand* o, int n):
+cdef inline Tensor elementwise(int op, Operand* o, int n):
     """The operation on operands of any kind; takes over and drops them."""
-    cdef int type, k
+    return elementwise_as(op, BY_PROMOTION, o, n)
+
+
+cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
+    """The same by the loops of a type: FG_F64, FG_F32 or BY_PROMOTION."""
+    cdef int k
     cdef Shape* shape = NULL
     cdef Array* out = NULL
     cdef Array* converted
@@ -189,7 +195,8 @@ cdef Tensor elementwise(int op, Operand* o, int n):
     cdef fg_extent extent
     cdef Py_ssize_t strides[3][FG_MAX_NDIM]
     try:
-        type = compute_type(op, o, n)
+        if type == BY_PROMOTION:
+            type = compute_type(op, o, n)
         if type < 0:
             return elementwise_in_numpy(op, o, n)
         for k in range(n):

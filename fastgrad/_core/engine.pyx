@@ -14,6 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 import functools
 import gc
+import os
 import re
 
 import numpy as np

@@ -521,12 +521,15 @@ cdef void copy_strided(const char* source, const Py_ssize_t* strides, const Shap
 cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
     cdef const char* at = w.bases[step.base[0]] + step.place[0]
     cdef bint truth
+    cdef Py_ssize_t k
     if step.type == FG_F64:
         truth = (<const double*>at)[0] != 0
     elif step.type == FG_F32:
         truth = (<const float*>at)[0] != 0
-    else:
-        truth = at[0] != 0
+    else:                                   # bool and integers
+        truth = False
+        for k in range(step.size[1]):
+            truth = truth or at[k] != 0
     return truth == (step.size[0] != 0)
 
 
@@ -570,8 +573,8 @@ cdef void run_rows(const Step* step, Workspace* w, const Value* values) noexcept
             k += 4
     elif step.kind == STEP_COPY:
         run_copy(step, w, values)
-    elif step.kind == STEP_SCATTER:
-        run_scatter(step, v, values + v.o[0], x, to)
+    elif step.kind == STEP_ASSEMBLE:
+        run_assembly(step, w, v, to)
     elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
         run_reduction(step, v, values + v.o[0], x, to, w.scratch)
     elif step.kind == STEP_ROWS:
@@ -603,10 +606,9 @@ cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept
     cdef char* to = w.bases[step.base[0]] + step.place[0]
     cdef const char* source = w.bases[step.base[1]] + step.place[1]
     cdef double number
-    cdef fg_view view
-    cdef fg_extent extent
-    cdef int from_type
-    if step.size[4] or step.size[5]:        # truth values between cells and bytes
+    if v.op == OP_CAST:
+        integers_to_floats(<int>step.size[2], v.shape.size, source, step.type, to)
+    elif step.size[4] or step.size[5]:        # truth values between cells and bytes
         number = (<const double*>source)[0] if step.size[4] else (<const unsigned char*>source)[0]
         if step.size[5]:
             (<double*>to)[0] = number
@@ -616,29 +618,93 @@ cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept
         copy_strided(source, step.numbers if v.shape.ndim else NULL, v.shape, step.size[3], to)
 
 
-cdef void run_scatter(const Step* step, const Value* v, const Value* g, const char* source, char* to) noexcept nogil:
+ctypedef fused integer:
+    signed char
+    unsigned char
+    short
+    unsigned short
+    int
+    unsigned int
+    long
+    unsigned long
+    long long
+    unsigned long long
+
+
+cdef inline void integers_to(integer* x, Py_ssize_t n, int type, char* to) noexcept nogil:
+    cdef Py_ssize_t i
+    if type == FG_F64:
+        for i in range(n):
+            (<double*>to)[i] = <double>x[i]
+    else:
+        for i in range(n):
+            (<float*>to)[i] = <float>x[i]
+
+
+cdef void integers_to_floats(int dtype, Py_ssize_t n, const char* x, int type, char* to) noexcept nogil:
+    """Integers of NumPy's type `dtype` as floats of `type`."""
+    if dtype == cnp.NPY_BYTE:
+        integers_to(<signed char*>x, n, type, to)
+    elif dtype == cnp.NPY_UBYTE:
+        integers_to(<unsigned char*>x, n, type, to)
+    elif dtype == cnp.NPY_SHORT:
+        integers_to(<short*>x, n, type, to)
+    elif dtype == cnp.NPY_USHORT:
+        integers_to(<unsigned short*>x, n, type, to)
+    elif dtype == cnp.NPY_INT:
+        integers_to(<int*>x, n, type, to)
+    elif dtype == cnp.NPY_UINT:
+        integers_to(<unsigned int*>x, n, type, to)
+    elif dtype == cnp.NPY_LONG:
+        integers_to(<long*>x, n, type, to)
+    elif dtype == cnp.NPY_ULONG:
+        integers_to(<unsigned long*>x, n, type, to)
+    elif dtype == cnp.NPY_LONGLONG:
+        integers_to(<long long*>x, n, type, to)
+    else:
+        integers_to(<unsigned long long*>x, n, type, to)
+
+
+cdef void run_assembly(const Step* step, Workspace* w, const Value* v, char* to) noexcept nogil:
+    """Zeros or a whole array, with the parts added where they belong."""
+    cdef const Py_ssize_t* numbers = step.numbers
+    cdef const Py_ssize_t* end = numbers + step.n_numbers
+    cdef const char* source
+    cdef Py_ssize_t item = 8 if step.type == FG_F64 else 4
+    if numbers[2] < 0:
+        memcpy(to, w.bases[numbers[0]] + numbers[1], <size_t>v.shape.size * <size_t>item)
+        numbers += 3
+    else:
+        memset(to, 0, <size_t>v.shape.size * <size_t>item)
+    while numbers < end:
+        source = w.bases[numbers[0]] + numbers[1]
+        if numbers[2] == 0 and step.type == FG_F64:
+            (<double*>to)[numbers[3]] += (<const double*>source)[0]
+        else:
+            add_part(step.type, numbers + 2, source, to)
+        numbers += 4 + 2 * numbers[2]
+
+
+cdef void add_part(int type, const Py_ssize_t* numbers, const char* source, char* to) noexcept nogil:
+    """numbers: how many axes, an offset, lengths, strides, in elements of `to`."""
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t own[FG_MAX_NDIM]
-    cdef Py_ssize_t d, step_bytes, item = 8 if step.type == FG_F64 else 4
-    cdef fg_view from_view, sink
+    cdef Py_ssize_t d, n = numbers[0], item = 8 if type == FG_F64 else 4, step = item, size = 1
+    cdef fg_view part, sink
     cdef fg_extent extent
-    memset(to, 0, <size_t>v.shape.size * <size_t>item)
-    step_bytes = item
-    for d in range(g.shape.ndim - 1, -1, -1):
-        own[d] = step_bytes
-        step_bytes *= g.shape.dims[d]
-    for d in range(g.shape.ndim):
-        strides[d] = step.numbers[1 + d] * item
-    sink.kind = from_view.kind = FG_STRIDED
-    sink.type = from_view.type = step.type
-    sink.data = to + step.numbers[0] * item
-    sink.strides = strides
-    from_view.data = <char*>source
-    from_view.strides = own
-    extent.ndim = <int>g.shape.ndim
-    extent.dims = g.shape.dims
-    extent.size = g.shape.size
-    fg_run_add(step.type, &extent, &from_view, &sink)
+    for d in range(n - 1, -1, -1):
+        own[d] = step
+        step *= numbers[2 + d]
+        size *= numbers[2 + d]
+        strides[d] = numbers[2 + n + d] * item
+    part.kind = sink.kind = FG_STRIDED
+    part.type = sink.type = type
+    part.data, part.strides = <char*>source, own
+    sink.data, sink.strides = to + numbers[1] * item, strides
+    extent.ndim = <int>n
+    extent.dims = numbers + 2
+    extent.size = size
+    fg_run_add(type, &extent, &part, &sink)
 
 
 cdef void run_reduction(const Step* step, const Value* v, const Value* x, const char* source, char* to,

@@ -231,6 +231,7 @@ cdef class Linearization(Holder):
         s.first = self.first
         tape.sweeps += 1
         tape.recording = recorded
+        before = self.detach_saved(recorded)
         try:
             seeds = []
             for k in range(len(self.outputs)):
@@ -239,9 +240,26 @@ cdef class Linearization(Holder):
             found = recorded_sweep(&s, seeds) if seeds else {}
             return [found.get(self.nodes[k]) for k in range(len(self.inputs))]
         finally:
+            self.restore_saved(before)
             self.unmark()
             tape.recording = recording
             tape.sweeps -= 1
+
+    cdef bint detach_saved(self, bint recorded) except -1:
+        """Where a trace was opened after the recording was made, what a sweep that is not recorded reads carries no gradient."""
+        cdef Trace trace
+        cdef bint before
+        if not fg_mark:
+            return False
+        trace = open_trace()
+        before = trace.detaching
+        trace.detaching = not recorded and trace.of_example and self.first < trace.first_node
+        return before
+
+    cdef int restore_saved(self, bint before) except -1:
+        if fg_mark:
+            open_trace().detaching = before
+        return 0
 
     cpdef list push(self, list tangents, bint recorded):
         """Tangents of the outputs, given those of the inputs.  None where nothing arrives."""
@@ -260,6 +278,7 @@ cdef class Linearization(Holder):
             last = i if i > last else last
         tape.sweeps += 1
         tape.recording = recorded
+        before = self.detach_saved(recorded)
         try:
             for i in range(self.first, last + 1):
                 if tape.nodes[i].flags & STOPS or not tape.nodes[i].flags & NEEDED:
@@ -269,6 +288,7 @@ cdef class Linearization(Holder):
                     at[i] = made
             return [at.get(self.output(k)) if self.output(k) else None for k in range(len(self.outputs))]
         finally:
+            self.restore_saved(before)
             self.unmark()
             tape.recording = recording
             tape.sweeps -= 1
@@ -322,7 +342,7 @@ def is_tracked(Tensor t):
 
 cdef object lower(Tensor t, object like):
     """A Tensor as what the caller gave: ndarray for ndarray, NumPy scalar for a number, Tensor for Tensor."""
-    if type(like) is Tensor:
+    if type(like) is Tensor or (fg_mark and is_recorded(t)):
         return t.detach()
     if t.array == NULL:
         if isinstance(like, np.ndarray):

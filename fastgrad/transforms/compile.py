@@ -129,7 +129,7 @@ class Signature:
             (tuple(0.0 for _ in arguments), {}))[1] and all(k != NUMBER or type(leaf) is float for k, leaf in zip(self.forms, self.leaves)) \
             and len(first) == sum(f == TENSOR for f in self.forms) and not any(
                 isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in self.leaves)
-        self.key = (self.structure, tuple(key), tuple(sorted((k, type(v), _hashable(v)) for k, v in self.static.items())))
+        self.key = (recording, self.structure, tuple(key), tuple(sorted((k, type(v), _hashable(v)) for k, v in self.static.items())))
 
     def wrappers(self):
         """Tensors that stand for the leaves while the function is recorded."""
