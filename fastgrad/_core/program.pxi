@@ -14,6 +14,7 @@ cdef enum:
     FORM_ARRAY = 0              # what an argument was, and what results shall be
     FORM_NUMBER
     FORM_TENSOR
+    FORM_WIDE                   # a number that promotes float32: np.float64
 
 cdef struct Input:
     int form
@@ -182,11 +183,9 @@ cdef class Program:
             if input.form != FORM_TENSOR:
                 return 0
             return self.load_tensor(input, bases, <Tensor>given, kept)
-        if input.form != FORM_NUMBER:
-            return 0
-        if PyFloat_CheckExact(given):
+        if PyFloat_CheckExact(given) and input.form == FORM_NUMBER:
             number = PyFloat_AS_DOUBLE(given)
-        elif isinstance(given, float):
+        elif isinstance(given, float) and not PyFloat_CheckExact(given) and input.form == FORM_WIDE:
             number = given
         else:
             return 0

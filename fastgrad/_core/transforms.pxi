@@ -347,7 +347,7 @@ cdef object lower(Tensor t, object like):
     if t.array == NULL:
         if isinstance(like, np.ndarray):
             return to_ndarray(t.detach())
-        return np.float64(t.number)
+        return np.float64(t.number) if t.dtype_number == NPY_DOUBLE else np.bool_(t.number != 0)
     if t.array.shape.ndim == 0 and not isinstance(like, np.ndarray):
         return view_ndarray(t.array, False)[()]
     if t.array.shape.size * item_size(t.array.dtype) <= 4096 or t.array.owner != NULL or t.array.base != NULL \

@@ -14,7 +14,7 @@ from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["compile"]
 
-ARRAY, NUMBER, TENSOR = 0, 1, 2
+ARRAY, NUMBER, TENSOR, WIDE = 0, 1, 2, 3
 MOST_BINDINGS = 64
 flatten = tree_flatten
 
@@ -114,8 +114,8 @@ class Signature:
                 form = ARRAY
             elif isinstance(leaf, float):
                 any_array = True
-                key.append((NUMBER, kind is float))
-                form = NUMBER
+                form = NUMBER if kind is float else WIDE
+                key.append((form,))
             else:
                 key.append(("static", kind, _hashable(leaf)))
                 self.constants.append((place, leaf))
@@ -126,8 +126,7 @@ class Signature:
         self.form = TENSOR if any_tensor or not any_array else ARRAY
         # plain: every argument is a leaf to be replayed, so that the next call can skip all this
         self.plain = not keywords and not static and len(self.leaves) == len(arguments) and self.structure == tree_flatten(
-            (tuple(0.0 for _ in arguments), {}))[1] and all(k != NUMBER or type(leaf) is float for k, leaf in zip(self.forms, self.leaves)) \
-            and len(first) == sum(f == TENSOR for f in self.forms) and not any(
+            (tuple(0.0 for _ in arguments), {}))[1] and len(first) == sum(f == TENSOR for f in self.forms) and not any(
                 isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in self.leaves)
         self.key = (recording, self.structure, tuple(key), tuple(sorted((k, type(v), _hashable(v)) for k, v in self.static.items())))
 
