@@ -31,7 +31,7 @@ cdef int coerce(object x, Operand* o) except -1:
     if type(x) is Tensor:
         t = <Tensor>x
         o.tensor = <PyObject*>t
-        o.dtype = WEAK if t.weak else t.dtype_number
+        o.dtype = WEAK if t.weak and not tracked(t) else t.dtype_number
         if t.array != NULL:
             o.array = array_keep(t.array)
         else:
@@ -321,6 +321,8 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
     name = NAMES[op]
     if fg_mark and hasattr(np, name):
         return call_host(getattr(np, name), tuple([operand_object(o + k) for k in range(n)]))
+    if fg_mark:
+        return elementwise_again(op, [cast(as_tensor(operand_object(o + k), name), np.float64) for k in range(n)])
     values = []
     for k in range(n):
         if o[k].array != NULL:

@@ -184,7 +184,6 @@ cdef class Tensor:
             t.array = array_keep(self.array)
         if fg_mark:
             t.traced = fg_mark | open_trace().of_tensor(self)
-            t.weak = self.weak
         return t
 
     def __array__(self, dtype=None, copy=None):

@@ -643,6 +643,11 @@ cdef int note_elementwise(int op, int type, Tensor result, Operand* o, int n) ex
     return 0
 
 
+cdef inline bint is_weak(Tensor t) noexcept:
+    """Whether t stands for a Python number that nobody differentiates by."""
+    return t.weak and not tracked(t)
+
+
 cdef int note_numbers(int op, Tensor result, PyObject* x, double xv, PyObject* y, double yv) except -1:
     cdef Trace trace = open_trace()
     cdef index_t id[5]
@@ -651,7 +656,7 @@ cdef int note_numbers(int op, Tensor result, PyObject* x, double xv, PyObject* y
     if fg_arity[op] == 2:
         id[1] = trace.of_tensor(<Tensor>y) if y != NULL else trace.of_number(yv, NPY_DOUBLE, SCALAR_SHAPE)
     trace.note(op, result, id, FG_F64, NULL)
-    result.weak = (x == NULL or (<Tensor>x).weak) and (y == NULL or (<Tensor>y).weak)
+    result.weak = (x == NULL or is_weak(<Tensor>x)) and (y == NULL or is_weak(<Tensor>y))
     return 0
 
 
@@ -692,6 +697,8 @@ cdef int note_pull(int op, Tensor result, Tensor g, Tensor x, Tensor y, Tensor z
     for t in (g, x, y, z, out):
         if t is not None:
             id[k] = trace.of_tensor(<Tensor>t)
+            if op >= V_PULL:
+                id[k] = trace.as_loops_read(id[k], <int>parameter)
         k += 1
     trace.note(op, result, id, parameter, NULL)
     return 0
