@@ -9,12 +9,14 @@ from dataclasses import fields, is_dataclass, replace
 __all__ = ["tree_flatten", "tree_unflatten", "tree_map"]
 
 
-def tree_flatten(tree):
+def tree_flatten(tree, sort=True):
     """The leaves of a tree in order, and its structure.
 
     Parameters
     ----------
     tree : pytree
+    sort : bool
+        Whether entries of dicts come in the order of their keys, where these are strings, or as they were inserted.
 
     Returns
     -------
@@ -29,24 +31,24 @@ def tree_flatten(tree):
     [1.0, 2.0]
     """
     leaves = []
-    return leaves, _flatten(tree, leaves)
+    return leaves, _flatten(tree, leaves, sort)
 
 
-def _flatten(tree, leaves):
+def _flatten(tree, leaves, sort):
     kind = type(tree)
     if tree is None:
         return (None, None, ())
     if kind is dict:
-        keys = sorted(tree) if all(isinstance(k, str) for k in tree) else list(tree)
-        return (dict, tuple(keys), tuple(_flatten(tree[k], leaves) for k in keys))
+        keys = sorted(tree) if sort and all(isinstance(k, str) for k in tree) else list(tree)
+        return (dict, tuple(keys), tuple(_flatten(tree[k], leaves, sort) for k in keys))
     if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(kind, "_fields")):
-        return (kind, len(tree), tuple(_flatten(child, leaves) for child in tree))
+        return (kind, len(tree), tuple(_flatten(child, leaves, sort) for child in tree))
     if hasattr(kind, "_tree_flatten"):
         children, aux = tree._tree_flatten()
-        return (kind, _Opaque(aux), tuple(_flatten(child, leaves) for child in children))
+        return (kind, _Opaque(aux), tuple(_flatten(child, leaves, sort) for child in children))
     if is_dataclass(tree) and not isinstance(tree, type):
         names = tuple(f.name for f in fields(tree))
-        return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves) for n in names))
+        return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves, sort) for n in names))
     leaves.append(tree)
     return ()
 

@@ -6,8 +6,67 @@
 
 cdef enum:
     MOST_RECORDINGS = 16        # for one signature; the oldest goes
-    MOST_WARM_CALLS = 3         # calls that keep Tensors made inside, before the function counts as not compilable
-    REFUSALS_TO_WARN = 32
+    MOST_SIGNATURES = 64        # of one function; the oldest goes
+    MOST_WARM_CALLS = 3         # recordings in a row that cannot be kept, before the function counts as not compilable
+    RECORDINGS_TO_WARN = 32     # of one signature
+
+
+@cython.final
+cdef class Ground:
+    """What a recording rests on besides the arguments: see fastgrad.transforms.bindings."""
+    cdef list cells, dicts, lists       # (container, key, value)
+    cdef list arrays                    # (ndarray, bytes)
+    cdef object sample
+    cdef readonly list generators
+    cdef readonly dict tensors          # those within reach, by id
+
+    def __init__(self, walk, sample):
+        self.cells, self.dicts, self.lists = walk.cells, walk.dicts, walk.lists
+        self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
+        self.arrays = [(array, sample(array)) for array in walk.arrays]
+
+    cdef bint holds(self) except -1:
+        """Whether everything is what it was."""
+        cdef object now
+        cdef PyObject* item
+        for cell, key, value in self.cells:
+            item = PyCell_Get(<PyObject*>cell)
+            if item == NULL:
+                return False
+            now = <object>item
+            Py_DECREF(now)
+            if now is not value and not same_constant(now, value):
+                return False
+        for container, key, value in self.dicts:
+            item = PyDict_GetItemWithError(container, key)
+            if item == NULL or (item != <PyObject*>value and not same_constant(<object>item, value)):
+                return False
+        for container, key, value in self.lists:
+            if key == -1:
+                if len(container) != value:
+                    return False
+            elif container[key] is not value and not same_constant(container[key], value):
+                return False
+        for array, numbers in self.arrays:
+            if self.sample(array) != numbers:
+                return False
+        return True
+
+    cdef int forget_arrays(self, list arrays) except -1:
+        """Arrays that a replay reads where they lie need no comparing."""
+        read = {(<object>a).__array_interface__["data"][0]: a.nbytes for a in arrays}
+        self.arrays = [(array, numbers) for array, numbers in self.arrays
+                       if read.get(array.__array_interface__["data"][0]) != array.nbytes]
+        return 0
+
+
+cdef bint same_constant(object now, object value) except -1:
+    """Whether two numbers or strings are one constant."""
+    if type(now) is not type(value):
+        return False
+    if isinstance(now, (float, int, str, complex, np.generic)):
+        return bool(now == value) or (now != now and value != value)
+    return False
 
 
 @cython.final
@@ -23,13 +82,14 @@ cdef class Recorded:
 
 
 cdef Recorded record_call(object function, list wrappers, object flatten):
-    """Runs function(wrappers) under a new trace."""
+    """Runs function(wrappers) under a new trace; the wrappers stand for the arguments."""
     cdef Recorded r = Recorded()
     cdef Trace trace = Trace()
     cdef Tensor t
     cdef Py_ssize_t k
     cdef index_t i
     cdef set made = set()
+    cdef list before = [(<Tensor>t).traced for t in wrappers]
     r.trace = trace
     r.roots, r.writes, r.cleared = [], [], []
     trace.open()
@@ -62,6 +122,8 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             r.escaped = trace.alive - len(made)
     finally:
         trace.close()
+        for t, place in zip(wrappers, before):
+            t.traced = place
     if trace.broken:
         raise MemoryError("fg.compile: no memory for the recording")
     return r
@@ -69,7 +131,9 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
 
 cdef bint loses_gradient(Tensor t) noexcept:
     """Whether somebody could still differentiate t: it is on the tape, and backward has not been there."""
-    return t.node != 0 and not t.requires and not t.tape.nodes[t.node].flags & SWEPT
+    if t.requires:
+        return True
+    return t.node != 0 and not t.tape.nodes[t.node].flags & SWEPT
 
 
 cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
@@ -77,20 +141,22 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
     cdef Trace trace = r.trace
     cdef Tensor t, g
     cdef Py_ssize_t k
-    cdef dict places = {id(w): k for k, w in enumerate(wrappers)}
+    cdef dict places = {}
+    for k in range(len(wrappers)):
+        places[id(wrappers[k])] = k         # of a Tensor that is passed twice the last place, as for its value
     seen = set()
     for t in trace.written:
-        if id(t) not in seen and made_inside(t):
+        if id(t) not in seen and made_inside(t) and id(t) not in places:
             seen.add(id(t))
             r.roots.append(trace.of_tensor(t))
             r.writes.append(t)
-            r.differentiable = r.differentiable or loses_gradient(t)
+            r.differentiable = r.differentiable or (t.node != 0 and not t.requires and loses_gradient(t))
     for k in range(len(wrappers)):
         t = wrappers[k]
-        if trace.of_tensor(t) != k + 1:
+        if places[id(t)] == k and trace.of_tensor(t) != k + 1:
             r.roots.append(trace.of_tensor(t))
             r.writes.append(k)
-            r.differentiable = r.differentiable or loses_gradient(t)
+            r.differentiable = r.differentiable or (t.node != 0 and not t.requires and loses_gradient(t))
     for t, before in trace.gradients:
         if t.gradient is before:
             continue
@@ -101,13 +167,13 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
         g = t.gradient
         if made_inside(g):
             made.add(id(g))
-        r.differentiable = r.differentiable or loses_gradient(g)
+        r.differentiable = r.differentiable or (tracked(g) and loses_gradient(g))
         r.roots.append(trace.of_tensor(g))
         r.writes.append((target,))
     return 0
 
 
-cdef Program plan_program(Recorded r, list forms):
+cdef Program plan_program(Recorded r, list forms, list wrappers):
     """The Program of a recording."""
     cdef Trace trace = r.trace
     cdef Program program = Program()
@@ -117,6 +183,8 @@ cdef Program plan_program(Recorded r, list forms):
     cdef Value* v
     cdef Input* input
     cdef dict gradient_of = {}
+    cdef dict places = {id(wrappers[k]): k for k in range(len(wrappers))}
+    cdef Tensor slot_
     program.trace = trace
     program.n_arguments = <index_t>len(trace.arguments)
     program.n_slots = <index_t>len(trace.slots)
@@ -140,10 +208,19 @@ cdef Program plan_program(Recorded r, list forms):
     program.n_results = program.n_outputs - <index_t>len(r.writes)
     program.writes, program.cleared = r.writes, r.cleared
     for leaf, before in trace.gradients:
-        program.gradient_states.append((leaf, before is None))
+        target = places.get(id(leaf), leaf)
+        program.gradient_states.append((target, before is None))
         if before is not None:
-            gradient_of[id(before)] = leaf
+            gradient_of[id(before)] = target
     program.slots = [(gradient_of[id(slot)],) if id(slot) in gradient_of else slot for slot in trace.slots]
+    for k in range(len(program.slots)):
+        slot_ = trace.slots[k]
+        program.inputs[program.n_arguments + k].tracked = tracked(slot_)
+    program.changes = [id(slot) for slot in trace.slots] if r.writes or r.cleared else []
+    for i in trace.impure:
+        owner = getattr((<object>trace.values[i].extra.rule).function, "__self__", None)
+        if isinstance(owner, np.random.Generator):
+            program.generators.append(owner)
     program.arrays = trace.arrays
     program.pure = not (trace.slots or trace.arrays or r.writes or r.cleared or trace.impure or trace.gradients)
     planner.plan(program, trace, r.roots, trace.guards)
@@ -190,15 +267,13 @@ cdef int set_output(Planner planner, Output* out, index_t i) except -1:
 cdef class Entry:
     """The recordings for one signature."""
     cdef list programs                  # most recently used first
-    cdef list structures                # of their results, with their constant leaves
-    cdef Py_ssize_t warm                # calls that kept Tensors made inside
+    cdef Py_ssize_t recorded            # how often the function was recorded for it
+    cdef Py_ssize_t warm                # recordings that could not be kept, one after the other
     cdef bint eager                     # cannot be replayed
     cdef bint recording                 # whether the tape records when these are right
-    cdef Py_ssize_t dropped
-    cdef object key
 
     def __cinit__(self):
-        self.programs, self.structures = [], []
+        self.programs = []
 
 
 @cython.final
@@ -209,16 +284,16 @@ cdef class Compiled:
     cdef dict entries
     cdef Entry last                     # of the last call, if its arguments were plain leaves
     cdef object python                  # the slow side, fastgrad.transforms.compile
-    cdef list bindings                  # (cell or dict, name or None, object): names the function reads
     cdef bint warned
+    cdef readonly bint has_own_out      # the function has a parameter `out` itself
     cdef dict __dict__
 
-    def __init__(self, function, tuple static, python):
+    def __init__(self, function, tuple static, bint has_own_out, python):
         self.__wrapped__ = function
         self.static = static
         self.python = python
         self.entries = {}
-        self.bindings = python.bindings_of(function)
+        self.has_own_out = has_own_out
         self.__name__ = getattr(function, "__name__", "compiled")
         self.__doc__ = getattr(function, "__doc__", None)
 
@@ -235,109 +310,95 @@ cdef class Compiled:
         cdef Entry entry = self.last
         cdef Program program
         cdef int form
-        cdef Py_ssize_t k, n
-        cdef object out = None
-        if keywords and "out" in keywords:
+        if keywords and not self.has_own_out and "out" in keywords:
             return self.python.call_with_out(self, arguments, keywords)
-        if entry is not None and not keywords and not fg_mark and entry.programs and \
-                entry.recording == current_tape().recording and self.bindings_hold():
+        if entry is not None and not keywords and not fg_mark and entry.recording == current_tape().recording:
             program = entry.programs[0]
-            n = len(arguments)
-            if n == <Py_ssize_t>program.n_arguments:
-                form = form_of(arguments, n)
+            if len(arguments) == <Py_ssize_t>program.n_arguments:
+                form = form_of(arguments)
                 if form >= 0:
                     results = []
-                    k = program.replay(arguments, None, form, results)
-                    if k == RUN_DONE:
-                        return build_result(<tuple>entry.structures[0], results)
+                    if program.replay(arguments, None, form, results) == RUN_DONE:
+                        return program.build(results)
         return self.call_slowly(arguments, keywords)
-
-    cdef bint bindings_hold(self) except -1:
-        """Whether the names that the function reads still mean what they meant."""
-        for where, name, value in self.bindings:
-            if name is None:
-                if where.cell_contents is value:
-                    continue
-                now = where.cell_contents
-            else:
-                now = (<dict>where).get(name)
-                if now is value:
-                    continue
-            if isinstance(now, (float, int, str)) and type(now) is type(value) and now == value:
-                continue
-            return False
-        return True
 
     def call_slowly(self, tuple arguments, dict keywords):
         """By the whole signature."""
         cdef Entry entry
         cdef Program program
-        cdef Py_ssize_t k
-        cdef int code, form
         cdef list results
         if fg_mark:                     # inside another recording: part of it
             return self.__wrapped__(*arguments, **keywords)
-        if not self.bindings_hold():
-            self.entries.clear()
-            self.last = None
-            self.bindings = self.python.bindings_of(self.__wrapped__)
         call = self.python.Signature(self, arguments, keywords)
         if call.differentiated:
             return self.__wrapped__(*arguments, **keywords)
-        entry = self.entries.get(call.key)
-        if entry is None:
-            entry = Entry()
-            entry.key = call.key
-            entry.recording = current_tape().recording
-            self.entries[call.key] = entry
+        entry = self.entry_of(call)
         if entry.eager:
             return self.__wrapped__(*arguments, **keywords)
-        form = call.form
-        for k in range(len(entry.programs)):
-            program = entry.programs[k]
+        for program in list(entry.programs):
             results = []
-            code = program.replay(tuple(call.leaves), None, form, results)
-            if code == RUN_DONE:
-                if k:
-                    entry.programs.insert(0, entry.programs.pop(k))
-                    entry.structures.insert(0, entry.structures.pop(k))
-                self.last = entry if call.plain else None
-                return build_result(entry.structures[0], results)
+            if program.replay(call.leaves, None, call.form, results) == RUN_DONE:
+                if entry.programs[0] is not program and program in entry.programs:
+                    entry.programs.remove(program)
+                    entry.programs.insert(0, program)
+                self.last = entry if call.plain and program.plain else None
+                return program.build(results)
         return self.record(call, entry)
+
+    cdef Entry entry_of(self, object call):
+        cdef Entry entry = self.entries.get(call.key)
+        if entry is None:
+            entry = Entry()
+            entry.recording = current_tape().recording
+            if len(self.entries) >= MOST_SIGNATURES:
+                self.entries.pop(next(iter(self.entries)))
+                self.warn_once(f"has been called with more than {MOST_SIGNATURES} signatures, and the oldest recordings "
+                               "go; pass numbers that change as floats or arrays, not as ints or static arguments")
+            self.entries[call.key] = entry
+        return entry
+
+    cdef int warn_once(self, str what) except -1:
+        if not self.warned:
+            self.warned = True
+            self.python.warn(self, what)
+        return 0
 
     cdef object record(self, object call, Entry entry):
         """Runs the function traced; keeps the recording if it can be replayed."""
         cdef Recorded r
         cdef Program program
-        cdef Py_ssize_t k
-        if len(entry.programs) + entry.dropped >= REFUSALS_TO_WARN and not self.warned:
-            self.warned = True
-            self.python.warn_recording(self, entry.dropped + len(entry.programs))
+        cdef Ground ground
+        if entry.recorded == RECORDINGS_TO_WARN:
+            self.warn_once(f"has been recorded {entry.recorded} times for one signature: it branches on values, or reads "
+                           "ones from outside, that keep changing; use fg.numpy.where for data, pass what changes as an "
+                           "argument, or leave it uncompiled")
+        entry.recorded += 1
         wrappers = call.wrappers()
-        state = self.python.random_state(self)
+        ground = self.python.ground_of(call)
+        states = self.python.random_states(ground.generators)
         r = record_call(call.run, wrappers, self.python.flatten)
-        self.python.check_random_state(self, state)
-        call.give_back(wrappers, r.writes, r.cleared)
-        if r.differentiable or r.escaped > 0 or call.refuses(r.trace.slots, r.writes):
+        self.python.check_random_states(self, ground.generators, states, call.generators)
+        call.give_back(wrappers, r.writes)
+        holds = ground.holds()
+        if r.differentiable or r.escaped > 0 or not holds or call.aliased(ground.tensors, r.writes or r.cleared):
             entry.warm += 1
             if r.differentiable or entry.warm >= MOST_WARM_CALLS:
                 entry.eager = True
-                self.python.warn_eager(self, bool(r.differentiable), r.escaped)
+                self.python.warn_eager(self, bool(r.differentiable), r.escaped, holds)
             return call.lowered(r.leaves, r.structure)
-        program = plan_program(r, call.forms)
-        program.signature = call
-        structure = (r.structure, [None if type(leaf) is Tensor else (leaf,) for leaf in r.leaves], plain_structure(r))
+        entry.warm = 0
+        program = plan_program(r, call.forms, wrappers)
+        ground.forget_arrays(r.trace.arrays)
+        program.ground = ground
+        program.keep_structure(r, call, self.python)
         entry.programs.insert(0, program)
-        entry.structures.insert(0, structure)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
-            entry.structures.pop()
-            entry.dropped += 1
-        self.last = entry if call.plain else None
+        self.last = entry if call.plain and program.plain else None
         return call.lowered(r.leaves, r.structure)
 
     def program(self, *arguments, **keywords):
-        """The Program that a call with these arguments replays; the call is made if there is none yet.
+        """The Program that a call with these arguments replays; calls are made until there is one.
 
         Raises
         ------
@@ -346,17 +407,15 @@ cdef class Compiled:
         """
         cdef Entry entry
         call = self.python.Signature(self, arguments, keywords)
-        entry = self.entries.get(call.key)
+        for _ in range(MOST_WARM_CALLS + 1):
+            entry = self.entries.get(call.key)
+            if entry is not None and (entry.programs or entry.eager):
+                break
+            self(*arguments, **keywords)
         if entry is None or not entry.programs:
-            for _ in range(MOST_WARM_CALLS + 1):
-                self(*arguments, **keywords)
-                entry = self.entries.get(call.key)
-                if entry is not None and (entry.programs or entry.eager):
-                    break
-        if entry is None or not entry.programs:
-            raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: the function keeps Tensors that "
-                               "it makes, or returns ones that are being differentiated")
-        return self.python.bound_program(entry.programs[0], entry.structures[0], call)
+            raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: what the function returns is still "
+                               "being differentiated, or it changes what it reads, or keeps Tensors that it makes")
+        return entry.programs[0]
 
     def clear(self):
         """Forgets all recordings."""
@@ -372,53 +431,16 @@ cdef class Compiled:
         return total
 
 
-cdef int form_of(tuple arguments, Py_ssize_t n) noexcept:
-    """What results shall be, from plain arguments; -1 where one is tracked or no plain leaf."""
-    cdef Py_ssize_t k
-    cdef int form = FORM_TENSOR
+cdef int form_of(tuple arguments) noexcept:
+    """What results shall be, from plain arguments; -1 where one is tracked or asks for a gradient."""
+    cdef int form = FORM_TENSOR if len(arguments) == 0 else FORM_ARRAY
     cdef object x
-    for k in range(n):
-        x = arguments[k]
+    for x in arguments:
         if type(x) is Tensor:
-            return FORM_TENSOR if all_untracked(arguments, n) else -1
-        form = FORM_ARRAY
+            if tracked(<Tensor>x) or (<Tensor>x).gradient is not None:
+                return -1
+            form = FORM_TENSOR
     return form
-
-
-cdef bint all_untracked(tuple arguments, Py_ssize_t n) noexcept:
-    cdef Py_ssize_t k
-    for k in range(n):
-        if type(arguments[k]) is Tensor and tracked(<Tensor>arguments[k]):
-            return False
-    return True
-
-
-cdef object plain_structure(Recorded r):
-    """0: one leaf; n: a tuple of n leaves; -1: anything else."""
-    cdef Py_ssize_t k
-    for leaf in r.leaves:
-        if type(leaf) is not Tensor:
-            return -1
-    if r.structure == ():
-        return 0
-    if r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
-        return len(r.leaves)
-    return -1
-
-
-cdef object build_result(tuple structure, list results):
-    """The results as the function returned them."""
-    cdef Py_ssize_t plain = structure[2], k, at = 0
-    cdef list constants
-    if plain == 0:
-        return results[0]
-    if plain > 0:
-        return tuple(results)
-    constants = structure[1]
-    for k in range(len(constants)):
-        if constants[k] is not None:
-            results.insert(k, (<tuple>constants[k])[0])
-    return unflatten_tuples(structure[0], results, &at)
 
 
 cdef object unflatten_tuples(object structure, list leaves, Py_ssize_t* at):
@@ -442,41 +464,15 @@ def static_places(Compiled compiled):
 
 
 def make_wrapper(leaf, bint weak):
-    """A Tensor that stands for an argument while a function is recorded: its value, its place among leaves."""
-    cdef Tensor t, source
+    """A Tensor that stands for an argument while a function is recorded; a Tensor stands for itself."""
+    cdef Tensor t
     if type(leaf) is Tensor:
-        source = leaf
-        t = source.detach()
-        t.requires = source.requires
-        t.gradient = source.gradient
-        return t
+        return leaf
     if isinstance(leaf, float):
         t = new_number(leaf)
         t.weak = weak
         return t
     return from_ndarray(np.array(leaf))
-
-
-def give_back_value(Tensor to, Tensor value):
-    """The caller's Tensor takes what its stand-in became."""
-    take_value(to, value.detach())
-
-
-def give_back_gradient(Tensor to, value):
-    """The same for a gradient."""
-    to.gradient = value
-
-
-def replay_program(Program program, tuple leaves, out, int form):
-    """One replay; None where the Program does not fit."""
-    results = []
-    code = program.replay(leaves, out, form, results)
-    return results if code == RUN_DONE else None
-
-
-def program_result(structure, results):
-    """See build_result."""
-    return build_result(structure, results)
 
 
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",

@@ -31,7 +31,7 @@ cdef int coerce(object x, Operand* o) except -1:
     if type(x) is Tensor:
         t = <Tensor>x
         o.tensor = <PyObject*>t
-        o.dtype = WEAK if t.weak and not tracked(t) else t.dtype_number
+        o.dtype = WEAK if t.weak else t.dtype_number
         if t.array != NULL:
             o.array = array_keep(t.array)
         else:
@@ -201,6 +201,9 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
             if o[k].array != NULL and type_index(o[k].array.dtype) < 0:
+                if fg_mark and o[k].tensor == NULL:     # a trace reads the array where it lies
+                    temporaries.append(new_tensor(array_keep(o[k].array)))
+                    o[k].tensor = <PyObject*>temporaries[len(temporaries) - 1]
                 floats = view_ndarray(o[k].array, False).astype(np.float64 if type == FG_F64 else np.float32)
                 converted = array_from_numpy(floats)
                 array_drop(o[k].array)
@@ -233,6 +236,8 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
         if shape != NULL:
             shape_drop(shape)
         drop_operands(o, n)
+        if fg_mark and temporaries:
+            temporaries.clear()
 
 
 cdef enum:
@@ -321,8 +326,6 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
     name = NAMES[op]
     if fg_mark and hasattr(np, name):
         return call_host(getattr(np, name), tuple([operand_object(o + k) for k in range(n)]))
-    if fg_mark:
-        return elementwise_again(op, [cast(as_tensor(operand_object(o + k), name), np.float64) for k in range(n)])
     values = []
     for k in range(n):
         if o[k].array != NULL:
@@ -335,7 +338,8 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
             values.append(o[k].number)
     function = getattr(np, name, None)
     if function is None:
-        values = [np.asarray(v, dtype=np.float64) for v in values]
+        values = [cast(<Tensor>o[k].tensor, np.float64) if o[k].tensor != NULL else np.asarray(values[k], dtype=np.float64)
+                  for k in range(n)]
         return elementwise_again(op, values)
     return from_ndarray(function(*values))
 

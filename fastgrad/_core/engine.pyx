@@ -26,6 +26,8 @@ cdef extern from "Python.h":
     void PyMem_RawFree(void* p) nogil
     int PyErr_CheckSignals() except -1
     PyObject* PyThreadState_GetDict()
+    PyObject* PyCell_Get(PyObject* cell)
+    PyObject* PyDict_GetItemWithError(object container, object key) except? NULL
     void PyErr_Restore(PyObject* type, PyObject* value, PyObject* traceback)
     bint PyFloat_CheckExact(object o)
     bint PyLong_CheckExact(object o)

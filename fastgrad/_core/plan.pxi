@@ -1125,15 +1125,12 @@ cdef class GroupWriter:
             s.stamp = self.stamp
             self.code.append((FG_CAST if v.op == OP_CAST else v.op, type, operands))
             if s.memory:
-                stores.append((self.as_cell(i), s.base, s.place))
+                number = s.number
+                if in_cell(v) and v.dtype == NPY_BOOL:          # a cell holds a double
+                    number = len(self.loads) + len(self.code)
+                    self.code.append((FG_CAST, FG_F64, [s.number] + 4 * [FG_NO_VALUE]))
+                stores.append((number, s.base, s.place))
         return self.build(step, stores, sums)
-
-    cdef int as_cell(self, index_t i) except -1:
-        """The value number to store: a truth value in a cell is a double, which the loops do not know."""
-        if not in_cell(self.planner.values + i) or self.planner.values[i].dtype != NPY_BOOL:
-            return self.planner.sites[i].number
-        self.code.append((FG_CAST, FG_F64, [self.planner.sites[i].number] + 4 * [FG_NO_VALUE]))
-        return <int>(len(self.loads) + len(self.code)) - 1
 
     cdef bint inside(self, index_t i, index_t p) noexcept:
         """Whether p is computed in this group, for i to read it."""

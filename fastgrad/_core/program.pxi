@@ -14,12 +14,12 @@ cdef enum:
     FORM_ARRAY = 0              # what an argument was, and what results shall be
     FORM_NUMBER
     FORM_TENSOR
-    FORM_WIDE                   # a number that promotes float32: np.float64
 
 cdef struct Input:
     int form
     int dtype
     bint used
+    bint tracked                # of a slot: whether gradients flowed through it
     int base                    # BASE_ARENA: copied to `place`; else a pointer
     bint cell
     Py_ssize_t place
@@ -75,17 +75,26 @@ cdef class Program:
     cdef Workspace* spare
     cdef list slots                     # Tensors, and (leaf,) for a leaf's gradient
     cdef list arrays
-    cdef readonly list writes           # for each output beyond the results, where it goes
-    cdef readonly list cleared          # leaves whose gradient becomes None
-    cdef list gradient_states           # (leaf, whether its gradient was None)
+    # Where it says "target": a Tensor, the number of an argument, or a tuple of one of these for its gradient.
+    cdef readonly list writes           # for each output beyond the results its target
+    cdef readonly list cleared          # whose gradients become None
+    cdef list gradient_states           # (target, whether its gradient was None)
+    cdef list changes                   # ids of the slots, if the replay changes anything: no argument may be one of them
+    cdef list generators                # that host calls draw from
+    cdef Ground ground
+    cdef object structure               # of the results
+    cdef list constants                 # for each leaf of the results None, or (what it is, whether to copy it)
+    cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
+    cdef bint plain                     # arguments need no more looking at than replay does
     cdef double work
-    cdef readonly object signature      # Compiled's
+    cdef readonly object signature      # of the call that was recorded
     cdef readonly index_t refused       # calls that a guard refused
     cdef readonly bint pure             # changes nothing but its results, and reads nothing but its arguments
 
     def __cinit__(self):
         self.n_bases = 1
         self.writes, self.cleared, self.slots, self.arrays, self.gradient_states = [], [], [], [], []
+        self.changes, self.generators = [], []
 
     def __dealloc__(self):
         cdef index_t i
@@ -158,7 +167,6 @@ cdef class Program:
         cdef cnp.ndarray a
         cdef Shape* shape = input.shape
         cdef Py_ssize_t d
-        cdef double number
         if type(given) is cnp.ndarray:
             a = <cnp.ndarray>given
             if input.form != FORM_ARRAY or cnp.PyArray_TYPE(a) != input.dtype or cnp.PyArray_NDIM(a) != shape.ndim:
@@ -183,14 +191,12 @@ cdef class Program:
             if input.form != FORM_TENSOR:
                 return 0
             return self.load_tensor(input, bases, <Tensor>given, kept)
-        if PyFloat_CheckExact(given) and input.form == FORM_NUMBER:
-            number = PyFloat_AS_DOUBLE(given)
-        elif isinstance(given, float) and not PyFloat_CheckExact(given) and input.form == FORM_WIDE:
-            number = given
-        else:
+        if input.form != FORM_NUMBER:
+            return 0
+        if not PyFloat_CheckExact(given):
             return 0
         if input.used:
-            (<double*>(bases[BASE_ARENA] + input.place))[0] = number
+            (<double*>(bases[BASE_ARENA] + input.place))[0] = PyFloat_AS_DOUBLE(given)
         return 1
 
     cdef int load_tensor(self, Input* input, char** bases, Tensor t, list kept) except -1:
@@ -219,25 +225,30 @@ cdef class Program:
             memcpy(bases[BASE_ARENA] + input.place, a.data, <size_t>input.bytes)
         else:
             bases[input.base] = a.data
-            kept.append(t)              # so that nobody else's step frees what this one reads
+            kept.append(lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
         return 1
 
-    cdef int load_outside(self, char** bases, list kept) except -1:
+    cdef int load_outside(self, char** bases, tuple leaves, list kept) except -1:
         """Slots and arrays, and whether leaves have gradients where they had."""
-        cdef index_t i
         cdef Input* input = self.inputs + self.n_arguments
         cdef object slot, array
         cdef Tensor t
+        cdef bint recording = current_tape().recording
         for slot, was_none in self.gradient_states:
-            t = slot
+            t = target_tensor(slot, leaves)
             if (t.gradient is None) != was_none:
                 return 0
+        for slot in self.changes:
+            for leaf in leaves:
+                if type(leaf) is Tensor and <size_t><PyObject*>leaf == <size_t>slot:
+                    return 0
         for slot in self.slots:
             if type(slot) is tuple:
-                t = slot[0]
-                slot = t.gradient
+                slot = target_tensor(slot[0], leaves).gradient
                 if type(slot) is not Tensor:
                     return 0
+            elif recording and tracked(<Tensor>slot) != input.tracked:
+                return 0
             if not self.load_tensor(input, bases, <Tensor>slot, kept):
                 return 0
             input += 1
@@ -247,8 +258,24 @@ cdef class Program:
             input += 1
         return 1
 
-    cdef int replay(self, tuple leaves, list given_outputs, int form, list results) except -2:
-        """RUN_DONE with the results appended, RUN_REFUSED, or RUN_STOPPED with an exception set."""
+    cdef int replay(self, tuple leaves, list given_outputs, int form, list results) except -1:
+        """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
+        cdef list states = None
+        cdef int code
+        if self.ground is not None and not self.ground.holds():
+            return RUN_REFUSED
+        if self.generators:
+            states = [generator.bit_generator.state for generator in self.generators]
+        code = RUN_REFUSED
+        try:
+            code = self.replay_once(leaves, given_outputs, form, results)
+        finally:
+            if states is not None and code != RUN_DONE:
+                for generator, state in zip(self.generators, states):
+                    generator.bit_generator.state = state
+        return code
+
+    cdef int replay_once(self, tuple leaves, list given_outputs, int form, list results) except -1:
         cdef Workspace* w = self.take_workspace()
         cdef list kept = []
         cdef index_t i
@@ -258,7 +285,7 @@ cdef class Program:
             for i in range(self.n_arguments):
                 if not self.load(self.inputs + i, w.bases, leaves[i], kept):
                     return RUN_REFUSED
-            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, kept):
+            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, leaves, kept):
                 return RUN_REFUSED
             for i in range(self.n_outputs):
                 results.append(self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
@@ -272,7 +299,7 @@ cdef class Program:
                 results.clear()
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
-                return RUN_STOPPED
+                return -1
             if code == RUN_REFUSED:
                 results.clear()
                 self.refused += 1
@@ -342,21 +369,53 @@ cdef class Program:
     cdef int write_back(self, list results, tuple leaves) except -1:
         """Tensors from outside take their new values; nothing here can fail."""
         cdef Py_ssize_t k = self.n_results
-        cdef Tensor t, v
+        cdef Tensor v
         for target in self.writes:
             v = results[k]
             k += 1
             if type(target) is tuple:           # a gradient
-                t = target[0] if type(target[0]) is Tensor else leaves[<int>target[0]]
-                t.gradient = v
-            else:
-                t = target if type(target) is Tensor else leaves[<int>target]
-                take_value(t, v)
+                target_tensor(target[0], leaves).gradient = v
+            elif type(target) is int and type(leaves[<int>target]) is cnp.ndarray:
+                leaves[<int>target][...] = to_ndarray(v)
+            elif type(target) is not int or type(leaves[<int>target]) is Tensor:
+                take_value(target_tensor(target, leaves), v)
         for target in self.cleared:
-            t = target if type(target) is Tensor else leaves[<int>target]
-            t.gradient = None
+            target_tensor(target, leaves).gradient = None
         del results[self.n_results:]
         return 0
+
+    # -- results
+
+    cdef int keep_structure(self, Recorded r, object call, object python) except -1:
+        """How results become what the function returned."""
+        cdef Py_ssize_t k
+        self.structure = r.structure
+        self.constants = [None if type(leaf) is Tensor else python.constant_result(leaf, call) for leaf in r.leaves]
+        self.simple = -1
+        if all([c is None for c in self.constants]):
+            if r.structure == ():
+                self.simple = 0
+            elif r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
+                self.simple = len(r.leaves)
+        self.plain = call.plain
+        self.signature = call
+        for target in self.writes + self.cleared:
+            if type(target) is int or (type(target) is tuple and type(target[0]) is int):
+                self.plain = False
+        return 0
+
+    cdef object build(self, list results):
+        """The results as the function returned them."""
+        cdef Py_ssize_t k, at = 0
+        if self.simple == 0:
+            return results[0]
+        if self.simple > 0:
+            return tuple(results)
+        for k in range(len(self.constants)):
+            if self.constants[k] is not None:
+                value, copied = <tuple>self.constants[k]
+                results.insert(k, value.copy() if copied else value)
+        return unflatten_tuples(self.structure, results, &at)
 
     cdef int run(self, Workspace* w) noexcept nogil:
         """The steps in order."""
@@ -422,6 +481,17 @@ cdef class Program:
                 memcpy(w.bases[numbers[0]] + numbers[1], cnp.PyArray_DATA(a), <size_t>v.shape.size * <size_t>item_size(v.dtype))
             numbers += 4
         return RUN_DONE
+
+
+cdef Tensor target_tensor(object target, tuple leaves):
+    """A Tensor from outside, or an argument by its number."""
+    return <Tensor>target if type(target) is Tensor else <Tensor?>leaves[<int>target]
+
+
+cdef Lender lend(Array* a):
+    cdef Lender lender = Lender.__new__(Lender)
+    lender.array = array_keep(a)
+    return lender
 
 
 cdef void workspace_free(Workspace* w) noexcept:

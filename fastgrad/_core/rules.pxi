@@ -35,7 +35,7 @@ cdef int set_item(Tensor t, object index, object value) except -1:
         plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
         view_ndarray(t.array, True)[plain_index(index)] = plain_value
         return 0
-    if index is Ellipsis and type(value) is Tensor and same_shape(shape_of(t), shape_of(<Tensor>value)) \
+    if not recorded and index is Ellipsis and type(value) is Tensor and same_shape(shape_of(t), shape_of(<Tensor>value)) \
             and (<Tensor>value).dtype_number == t.dtype_number:
         assign(t, apply_alias(<Tensor>value), "x[...] = value")
         return 0

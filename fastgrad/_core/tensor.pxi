@@ -184,6 +184,7 @@ cdef class Tensor:
             t.array = array_keep(self.array)
         if fg_mark:
             t.traced = fg_mark | open_trace().of_tensor(self)
+            t.weak = self.weak
         return t
 
     def __array__(self, dtype=None, copy=None):

@@ -647,11 +647,6 @@ cdef int note_elementwise(int op, int type, Tensor result, Operand* o, int n) ex
     return 0
 
 
-cdef inline bint is_weak(Tensor t) noexcept:
-    """Whether t stands for a Python number that nobody differentiates by."""
-    return t.weak and not tracked(t)
-
-
 cdef int note_numbers(int op, Tensor result, PyObject* x, double xv, PyObject* y, double yv) except -1:
     cdef Trace trace = open_trace()
     cdef index_t id[5]
@@ -660,7 +655,7 @@ cdef int note_numbers(int op, Tensor result, PyObject* x, double xv, PyObject* y
     if fg_arity[op] == 2:
         id[1] = trace.of_tensor(<Tensor>y) if y != NULL else trace.of_number(yv, NPY_DOUBLE, SCALAR_SHAPE)
     trace.note(op, result, id, FG_F64, NULL)
-    result.weak = (x == NULL or is_weak(<Tensor>x)) and (y == NULL or is_weak(<Tensor>y))
+    result.weak = (x == NULL or (<Tensor>x).weak) and (y == NULL or (<Tensor>y).weak)
     return 0
 
 
@@ -701,8 +696,6 @@ cdef int note_pull(int op, Tensor result, Tensor g, Tensor x, Tensor y, Tensor z
     for t in (g, x, y, z, out):
         if t is not None:
             id[k] = trace.of_tensor(<Tensor>t)
-            if op >= V_PULL:
-                id[k] = trace.as_loops_read(id[k], <int>parameter)
         k += 1
     trace.note(op, result, id, parameter, NULL)
     return 0
@@ -863,7 +856,7 @@ def call_host(function, arguments, keywords=None, bint pure=True):
     fg_mark = 0
     try:
         value = call([to_ndarray((<Tensor>t).detach()) for t in operands])
-        result = with_tensors(value)
+        result = with_tensors(np.asarray(value) if isinstance(value, (float, int)) else value)
     finally:
         fg_mark = mark
     return note_host(call, ids, result)

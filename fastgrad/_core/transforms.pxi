@@ -14,6 +14,7 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
             refuse_integer_leaf(source.dtype_number, f"{who}: argument {place}")
         check_tape(source, tape)
         t = source.detach()
+        t.weak = False              # an input has a dtype of its own
         tape_reserve(tape, 3)
         if tracked(source):
             a = node_of(source, tape)
