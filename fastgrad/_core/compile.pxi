@@ -98,6 +98,7 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             i = trace.append(V_ARGUMENT, t.dtype_number, shape_of(t))
             trace.values[i].parameter = <index_t>len(trace.arguments)
             trace.arguments.append(t)
+            trace.outsiders.add(<size_t><PyObject*>t)
             t.traced = trace.mark | i
         result = function(wrappers)
         r.leaves, r.structure = flatten(result)

@@ -64,6 +64,7 @@ cdef class Trace:
     cdef readonly list written          # Tensors from outside that were assigned to
     cdef dict known                     # id(Tensor or ndarray from outside) -> its value
     cdef dict gradients_seen            # id(leaf)
+    cdef set outsiders                  # ids of Tensors from outside that have a value of this trace: arguments, assigned ones
     cdef set guarded
     cdef bint broken                    # a value is missing: nothing may be replayed
     cdef list kept                      # what must live while its id counts
@@ -78,7 +79,7 @@ cdef class Trace:
     def __cinit__(self):
         self.arguments, self.slots, self.arrays, self.guards, self.gradients = [], [], [], [], []
         self.written, self.known, self.gradients_seen, self.kept, self.impure, self.outputs = [], {}, {}, [], [], []
-        self.guarded = set()
+        self.guarded, self.outsiders = set(), set()
         self.varying = bytearray(1)
         self.n = 1
         self.capacity = 256
@@ -410,6 +411,8 @@ cdef class Trace:
         """Before leaf.grad is read or changed."""
         if <size_t><PyObject*>leaf in self.gradients_seen:
             return 0
+        if made_inside(leaf) and <size_t><PyObject*>leaf not in self.outsiders:
+            return 0                        # gone with the call, or the call is no candidate for a replay
         self.gradients_seen[<size_t><PyObject*>leaf] = len(self.gradients)
         self.gradients.append((leaf, leaf.gradient))
         return 0
@@ -433,6 +436,7 @@ cdef class Trace:
                     "new value instead, or change a copy")
             self.slot_of(t)
             self.written.append(t)
+            self.outsiders.add(key)
         t.traced = traced
         return 0
 
