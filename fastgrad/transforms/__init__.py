@@ -10,9 +10,12 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
+from fastgrad.transforms.batching import batched_call
+from fastgrad.transforms.vmap import vmap
 from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
-__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile"]
+__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile",
+           "vmap"]
 
 
 class _Call:
