@@ -360,7 +360,10 @@ def pick(node, operands, leads, size):
     raise NotImplementedError
 
 
-def batched_call(function, batches, size):
+LARGE = 2**22       # elements of the largest value in a replay that goes piece by piece
+
+
+def batched_call(function, batches, size, splits=False):
     """A function of Tensors, done once on an example and replayed on a batch.
 
     Parameters
@@ -371,6 +374,9 @@ def batched_call(function, batches, size):
         Its arguments with the batch axis first.
     size : int
         Of the batch.
+    splits : bool
+        Whether a large batch may go in pieces, so that what is between arguments and results needs less memory; for replays
+        that are not recorded.
 
     Returns
     -------
@@ -380,4 +386,14 @@ def batched_call(function, batches, size):
     """
     with engine.no_grad():
         trace, _ = engine.trace_function(function, [engine.example_of(t) for t in batches], True)
-    return Replay(trace).run(batches, size)
+    replay = Replay(trace)
+    step = size
+    if splits and not engine.tracing():
+        step = max(1, LARGE // max(1, *(prod(node.shape) for _, node, _, _ in replay.steps))) if replay.steps else size
+    if step >= size:
+        return replay.run(batches, size)
+    pieces = []
+    for start in range(0, size, step):
+        outputs, leads = replay.run([t[start : start + step] for t in batches], min(step, size - start))
+        pieces.append(outputs)
+    return [fnp.concatenate(parts) if lead else parts[0] for parts, lead in zip(zip(*pieces), leads)], leads
