@@ -169,7 +169,8 @@ def tree_prefix(prefix, tree):
     kind, extra, parts = _flatten(tree, []) or (None, None, ())
     children = _children(prefix, kind, extra)
     if children is None or len(children) != len(parts):
-        raise ValueError(f"{prefix!r} is no prefix of the tree {tree!r}")
+        where = "a leaf" if kind is None else f"a {kind.__name__} of {len(parts)}"
+        raise ValueError(f"{prefix!r} stands where the tree has {where}")
     return [entry for child, part in zip(children, _children(tree, kind, extra)) for entry in tree_prefix(child, part)]
 
 

@@ -1,7 +1,5 @@
 """fg.vmap: whatever it is asked to do comes out as from a Python loop over the examples."""
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -55,15 +53,17 @@ def array(*shape, dtype=np.float64):
 
 # -- every operation has a rule
 
+def without_a_rule(operations):
+    return [name for name, op in operations.items()
+            if op not in batching.RULES and op not in batching.BY_ENGINE and op not in batching.NEVER_TRACED and op != batching.PICK]
+
+
 def test_every_operation_of_a_trace_has_a_batching_rule():
-    for name, op in engine.operations().items():
-        if op not in batching.NEVER_TRACED and op not in batching.SOURCES:
-            assert callable(batching.rule_of(op)), name
+    assert not without_a_rule(engine.operations())
 
 
 def test_an_operation_without_a_rule_is_noticed():
-    with pytest.raises(KeyError):
-        batching.rule_of(engine.operations()["rule"])
+    assert without_a_rule({**engine.operations(), "convolve": 199}) == ["convolve"]
 
 
 def draw(row, shape, dtype):
@@ -544,6 +544,134 @@ def test_a_wide_trace_inside_an_open_one_leaves_both_whole():
     names = [node.name for node in engine.trace_nodes(trace)]
     assert "sum" in names and names.count("argument") == 1
     np.testing.assert_allclose(results[0].numpy(), x.numpy() * (x.numpy() * y[0]).sum(), rtol=1e-14)
+
+
+# -- Jacobians, which go row by row or as a batch
+
+def both_ways(monkeypatch, function, *arguments):
+    """What comes out of sweeps one by one, and of one batched sweep."""
+    found = []
+    for batched in (False, True):
+        monkeypatch.setattr(fg.transforms, "_pays", lambda call, count, costs: batched)  # noqa: B023
+        found.append(function(*arguments))
+    return found
+
+
+JACOBIANS = {
+    "jacrev": lambda: fg.jacrev(lambda x: fnp.tanh(x @ np.cos(np.arange(12.0)).reshape(3, 4)) * x.sum()),
+    "jacfwd": lambda: fg.jacfwd(lambda x: fnp.softmax(x) * x[::-1]),
+    "numbers": lambda: fg.jacrev(lambda x: fnp.stack([fnp.sin(x[0]) * x[1], x[2] / x[0]])),
+    "unused": lambda: fg.jacrev(lambda x: (x[:2], np.ones(2), x.sum())),
+    "unused_forward": lambda: fg.jacfwd(lambda x: (x[:2], np.ones(2), x.sum())),
+    "hessian": lambda: fg.hessian(lambda x: fnp.logsumexp(fnp.sin(x)) * x.max()),
+    "third": lambda: fg.jacfwd(fg.hessian(lambda x: (x**3).prod())),
+    "gather": lambda: fg.hessian(lambda x: (x[np.array([0, 0, 2])] ** 3).sum()),
+    "grad_of_jacobian": lambda: fg.grad(lambda x: (fg.jacrev(lambda y: fnp.sin(y) * x)(x * 2.0) ** 2).sum()),
+    "pair": lambda: lambda x: fg.jacfwd(lambda a, b: {"s": a * b, "t": (a.sum(), b[0])}, (0, 1))(x, x * 2.0),
+    "hessian_of_pair": lambda: lambda x: fg.hessian(lambda t: (t[0] * t[1] ** 2).sum())((x, x * 2.0)),
+}
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "tensor"])
+@pytest.mark.parametrize("name", JACOBIANS)
+def test_a_jacobian_is_the_same_row_by_row_and_batched(name, kind, monkeypatch):
+    x = np.array([0.3, -0.8, 1.1], np.float32 if kind == "float32" else np.float64)
+    rows, batch = both_ways(monkeypatch, JACOBIANS[name](), fg.tensor(x) if kind == "tensor" else x)
+    (rows, structure), (batch, other) = fg.tree.tree_flatten(rows), fg.tree.tree_flatten(batch)
+    assert structure == other
+    for a, b in zip(rows, batch):
+        assert type(a) is type(b) and a.dtype == b.dtype
+        np.testing.assert_allclose(plain(a), plain(b), rtol=32 * np.finfo(a.dtype).eps, atol=32 * np.finfo(a.dtype).eps)
+
+
+def test_a_jacobian_by_a_number_is_the_same_both_ways(monkeypatch):
+    for f in (fg.jacrev, fg.jacfwd, fg.jacobian):
+        rows, batch = both_ways(monkeypatch, f(lambda x: fnp.sin(x) * x), 2.0)
+        assert type(rows) is type(batch) and rows.shape == batch.shape == () and rows == batch
+
+
+def test_large_jacobians_go_in_pieces(monkeypatch):
+    x = array(40)
+    f = lambda x: fnp.tanh(fnp.outer(x, x).sum(0)) if hasattr(fnp, "outer") else fnp.tanh((x[:, None] * x).sum(0))  # noqa: E731
+    whole = fg.jacrev(f)(x)
+    monkeypatch.setattr(batching, "LARGE", 3 * 1600)
+    monkeypatch.setattr(fg.transforms, "_pays", lambda call, count, costs: True)
+    np.testing.assert_allclose(fg.jacrev(f)(x), whole, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(fg.jacfwd(f)(x), whole, rtol=1e-12, atol=1e-14)
+
+
+# -- compiled
+
+def test_a_compiled_function_with_vmap_inside_is_replayed_on_other_numbers():
+    w = array(3, 5)
+    f = lambda w, x: fg.vmap(fg.grad(energy), (None, 0))(w, x)  # noqa: E731
+    compiled = fg.compile(f)
+    for _ in range(3):
+        x = array(N, 3)
+        np.testing.assert_allclose(compiled(w, x), f(w, x), rtol=1e-12, atol=1e-13)
+    assert compiled.recordings == 1
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: fg.jacrev(lambda x: fnp.tanh(x) * x.sum())(x), lambda x: fg.jacfwd(lambda x: fnp.softmax(x) * x)(x),
+    lambda x: fg.hessian(lambda x: fnp.logsumexp(fnp.sin(x) * x))(x),
+    lambda x: fg.grad(lambda x: fg.vmap(lambda a, b: fnp.sin(a * b) * x.sum(), (0, None))(x, x[0]).sum())(x),
+    lambda x: fg.vmap(fg.vmap(lambda a, b: a * fnp.exp(b), (None, 0)), (0, None))(x, x),
+    lambda x: fg.vmap(fg.vjp(lambda x: fnp.sin(x) * x[::-1], x)[1])(np.eye(3))[0],
+    lambda x: fg.vmap(lambda i: fnp.positive(x)[i] ** 2)(np.array([0, 2, 1])),
+    lambda x: fg.grad(lambda x: fg.vmap(lambda i: x[i] ** 2)(np.array([0, 2, 2])).sum())(x),
+])
+def test_what_is_batched_inside_a_compiled_function_reads_its_arguments_anew(f):
+    compiled = fg.compile(f)
+    for _ in range(3):
+        x = array(3)
+        np.testing.assert_allclose(compiled(x), f(x), rtol=1e-12, atol=1e-13)
+    assert compiled.recordings == 1
+
+
+def test_a_branch_on_what_is_the_same_for_all_becomes_a_guard_of_the_compiled_function():
+    f = lambda w, x: fg.vmap(lambda a: fnp.sin(a) if w > 0 else a * w)(x)  # noqa: E731
+    compiled, x = fg.compile(f), array(N)
+    for w in (1.0, -2.0, 3.0, -0.5):
+        np.testing.assert_allclose(compiled(w, x), f(w, x), rtol=1e-14)
+    assert compiled.recordings == 2
+
+
+def test_an_array_that_a_compiled_function_closes_over_is_read_at_each_call():
+    data = array(N, 3)
+    compiled = fg.compile(lambda x: fg.vmap(lambda a, b: (a * b).sum() + fnp.sum(data), (0, 0))(x, data))
+    x = array(N, 3)
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x), (x * data).sum(1) + data.sum(), rtol=1e-13)
+        data *= 2.0
+
+
+def test_vmap_of_a_compiled_function_batches_what_it_does():
+    compiled = fg.compile(lambda x: fnp.tanh(x) * x.sum())
+    agrees(compiled, array(N, 3))
+    agrees(fg.grad(lambda x: compiled(x).sum()), array(N, 3), ulps=8)
+
+
+# -- randomness
+
+def test_random_numbers_are_drawn_once_for_all_examples():
+    rng = np.random.default_rng(0)
+    noise = fg.vmap(lambda x: x * 0.0 + rng.normal(size=3))(np.zeros((2, 3)))
+    np.testing.assert_array_equal(noise[0], noise[1])
+    np.testing.assert_array_equal(noise[0], np.random.default_rng(0).normal(size=3))
+
+
+def test_a_rule_with_a_batch_function_is_called_once_on_the_batch():
+    calls = []
+
+    def batch(size, x, *, power):
+        calls.append(size)
+        assert isinstance(x, engine.Batched)
+        return square(x.tensor, power=power)
+
+    square = engine.Rule("square", lambda x, power: x**power, lambda g, out, x, power: g * power * x, saves="operands", batch=batch)
+    np.testing.assert_array_equal(fg.vmap(lambda x: square(x, power=2))(np.arange(3.0)), [0, 1, 4])
+    assert calls == [3]
 
 
 # -- what is refused

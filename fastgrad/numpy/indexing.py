@@ -44,6 +44,11 @@ def gather(x, index):
 
 
 def _scatter_value(v, index, shape):
+    size = int(np.prod(shape))
+    if 64 <= v.size and size <= 8 * v.size and v.dtype.kind == "f":         # several times faster than np.add.at
+        places = np.arange(size).reshape(shape)[index]
+        total = np.bincount(places.ravel(), np.broadcast_to(v, places.shape).ravel(), size)
+        return total.reshape(shape).astype(v.dtype, copy=False)
     out = np.zeros(shape, v.dtype)
     np.add.at(out, index, v)
     return out

@@ -336,9 +336,9 @@ def _basis(t):
     return np.eye(t.size, dtype=t.dtype).reshape((t.size,) + tuple(t.shape))
 
 
-# What a node costs in microseconds (benches/jacobians.py): of numbers or of arrays, in one compiled pull, in one push, which goes
-# by rules on Tensors; and traced once and replayed for all sweeps as one batch, which also has a price of its own.
-PULL_COSTS, PUSH_COSTS, BATCH_COST, BATCH_START = (0.005, 0.3), (0.8, 1.5), 7.0, 50.0
+# Microseconds (benches/jacobians.py) of one compiled pull, and of one push, which goes by rules on Tensors: at all, for each node
+# that is a number, for each that is an array.  And of all sweeps traced once and replayed as one batch.
+PULL_COSTS, PUSH_COSTS, BATCH_COSTS = (3.0, 0.005, 0.3), (2.0, 0.7, 1.5), (45.0, 2.5, 4.0)
 
 
 def _pays(call, count, costs):
@@ -346,7 +346,8 @@ def _pays(call, count, costs):
     if engine.tracing() or call.connected:
         return count > 1
     numbers, arrays = call.line.size()
-    return count * (numbers * costs[0] + arrays * costs[1]) > BATCH_START + BATCH_COST * (numbers + arrays)
+    one, batch = (start + numbers * number + arrays * array for start, number, array in (costs, BATCH_COSTS))
+    return count * one > batch
 
 
 def _sweeps(call, pull, k):

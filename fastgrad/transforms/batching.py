@@ -1,7 +1,8 @@
 """How each operation of a trace is done on a whole batch: the rules of fg.vmap, and the replay that applies them.
 
 A rule gets the operands of one operation, some with a batch axis in front, and gives the result with one.  All are
-operations on Tensors, so what they compute is recorded by whatever is around.  Knows nothing about arguments, trees or
+operations on Tensors, so what they compute is recorded by whatever is around.  The operations of the table and their
+pullbacks, which broadcast anyway, are done by the engine (``replay_elementary``).  Knows nothing about arguments, trees or
 NumPy's arrays: that is vmap.py.
 """
 
@@ -14,19 +15,10 @@ from fastgrad._core import engine
 from fastgrad._core.engine import Batched, Hole, Rule, Tensor, fill_holes
 
 OPERATION = engine.operations()
-PULL = OPERATION["pull"]
-ELEMENTARY = frozenset(OPERATION[name] for name in engine.NAMES if name)
-SOURCES = frozenset(OPERATION[name] for name in ("argument", "slot", "array", "number"))
+BY_ENGINE = frozenset(OPERATION[name] for name in (*filter(None, engine.NAMES), "pull", "argument", "slot", "array", "number"))
 NEVER_TRACED = frozenset(OPERATION[name] for name in ("leaf", "input", "constant", "alias", "rule"))
 
 RULES = {}      # operation -> rule(node, operands, leads, size); leads: 1 for an operand with a batch axis, else 0
-
-
-def rule_of(op):
-    """The batching rule of an operation; KeyError where there is none."""
-    if op in ELEMENTARY:
-        return elementwise
-    return pull if op >= PULL else RULES[op]
 
 
 def batching(*names):
@@ -47,28 +39,6 @@ def align(t, rank):
 def spread(t, lead, size):
     """An operand with a batch axis, repeated if it had none."""
     return t if lead else fnp.broadcast_to(t, (size,) + t.shape)
-
-
-# ------------------------------------------------------------------------------------------------------------- elementary
-
-def elementwise(node, operands, leads, size):
-    """An operation of the table: operands broadcast from the right, so batched ones of lower rank get axes."""
-    rank = len(node.shape)
-    aligned = [align(t, rank) if lead and rank else t for t, lead in zip(operands, leads)]
-    return engine.apply_elementwise(node.op, node.parameter, aligned)
-
-
-def pull(node, operands, leads, size):
-    """A pullback of the table, of (g, x, y, z, out)."""
-    rank = len(node.shape)
-    lead = any(leads)
-    shape = (size,) + node.shape if lead else node.shape
-    aligned = [align(t, rank) if k and rank else t for t, k in zip(operands, leads)]
-    aligned += [None] * (5 - len(aligned))
-    if lead and not leads[0]:
-        aligned[0] = fnp.broadcast_to(aligned[0], shape)
-    op, k = divmod(node.op - PULL, 3)
-    return engine.apply_pull(op, k, node.parameter, aligned)
 
 
 # ------------------------------------------------------------------------------------------------------------- structured
@@ -285,23 +255,10 @@ class Replay:
 
     def __init__(self, trace):
         self.trace = trace
-        self.nodes = nodes = [None, *engine.trace_nodes(trace)]
         # What an open trace around this one must check at its replays; here it has just been seen to hold.
         self.guards = dict(trace.guards) if engine.tracing() else {}
-        uses = [0] * len(nodes)
-        for i in (*trace.outputs, *self.guards, *trace.impure):
-            uses[i] += 1
-        self.steps = steps = []         # (value, its node, rule, operands it is the last to read)
-        for i in range(len(nodes) - 1, 0, -1):
-            if not uses[i]:
-                continue
-            node = nodes[i]
-            dies = [o for o in set(node.operands) if o and not uses[o]]
-            for o in node.operands:
-                uses[o] += 1
-            rule = None if node.op in SOURCES else pick if node.op == OPERATION["pick"] else rule_of(node.op)
-            steps.append((i, node, rule, dies))
-        steps.reverse()
+        self.steps = engine.replay_steps(trace, (*trace.outputs, *self.guards, *trace.impure))
+        self.length = 1 + max((i for i, _, _ in self.steps), default=0)
 
     def run(self, batches, size):
         """The outputs.
@@ -319,45 +276,31 @@ class Replay:
         leads : list of int
             1 for an output with a batch axis, 0 for one that is the same for all examples.
         """
-        n = len(self.nodes)
-        values, leads = [None] * n, [0] * n
-        for i, node, rule, dies in self.steps:
-            if rule is None:
-                if node.op == ARGUMENT:
-                    values[i], leads[i] = batches[node.parameter], 1
-                else:
-                    values[i] = engine.value_tensor(self.trace, i)
-                continue
-            if rule is pick:
-                values[i], leads[i] = values[node.operands[0]][node.parameter], leads[node.operands[0]]
-                continue
-            operands = [first(values[o]) for o in node.operands]
+        steps, values, leads, several = self.steps, [None] * self.length, bytearray(self.length), {}
+        place = 0
+        while (place := engine.replay_elementary(self.trace, steps, place, values, leads, batches, size)) < len(steps):
+            i, node, dies = steps[place]
+            operands = [values[o] if o else None for o in node.operands]
             which = [leads[o] for o in node.operands]
-            values[i] = rule(node, operands, which, size)
-            leads[i] = 1 if 1 in which else 0
-            if i in self.guards:
-                self.check(i, node, values[i])
-            for o in dies:
+            if node.op == PICK:
+                result = several[node.operands[0]][node.parameter]
+            else:
+                result = RULES[node.op](node, operands, which, size)
+            if type(result) is not Tensor:      # a host call's several results
+                several[i] = result
+                result = result[0]
+            values[i] = result
+            leads[i] = 1 in which
+            for o in dies or ():
                 values[o] = None
-        return [first(values[i]) for i in self.trace.outputs], [leads[i] for i in self.trace.outputs]
-
-    def check(self, i, node, value):
-        if bool(first(value)) != self.guards[i]:
-            raise RuntimeError(f"vmap: the truth of a result of {node.name} changed while the function ran")
-
-
-ARGUMENT = OPERATION["argument"]
+            place += 1
+        for i, truth in self.guards.items():
+            if bool(values[i]) != truth:
+                raise RuntimeError(f"vmap: a truth value changed while the function ran: {engine.trace_nodes(self.trace)[i - 1]!r}")
+        return [values[i] for i in self.trace.outputs], [leads[i] for i in self.trace.outputs]
 
 
-def first(value):
-    """The Tensor of a value: of a host call's several results the first."""
-    return value if value is None or type(value) is Tensor else value[0]
-
-
-@batching("pick")
-def pick(node, operands, leads, size):
-    """One of the results of a host call; Replay reads it where the call left it."""
-    raise NotImplementedError
+PICK = OPERATION["pick"]        # Replay reads it where the call left it
 
 
 LARGE = 2**22       # elements of the largest value in a replay that goes piece by piece
@@ -389,7 +332,7 @@ def batched_call(function, batches, size, splits=False):
     replay = Replay(trace)
     step = size
     if splits and not engine.tracing():
-        step = max(1, LARGE // max(1, *(prod(node.shape) for _, node, _, _ in replay.steps))) if replay.steps else size
+        step = max(1, LARGE // max(1, engine.largest_value(trace)))
     if step >= size:
         return replay.run(batches, size)
     pieces = []
