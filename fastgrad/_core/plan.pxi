@@ -253,8 +253,9 @@ cdef class Planner:
                 for k in range(5):
                     if v.o[k] and not in_cell(self.values + v.o[k]):
                         all_cells = False
-                if v.op == OP_CAST and type_index(v.dtype) < 0:
+                if v.op == OP_CAST and type_index(x.dtype) < 0:     # integers
                     s.kind = SITE_KERNEL
+                    self.make_contiguous(a)
                 elif all_cells:
                     s.kind, s.rank = SITE_SCALAR, RANK_SCALAR
                 else:
@@ -291,6 +292,10 @@ cdef class Planner:
                 self.split_truth(i, a)
             else:
                 s.kind = SITE_KERNEL
+                if op == OP_SCATTER or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY or V_ROW_PULL <= op <= V_EXTREME_PULL:
+                    for k in range(5):          # these run over rows that lie one after the other
+                        if v.o[k] and not self.contiguous(v.o[k]):
+                            self.make_contiguous(v.o[k])
         return 0
 
     cdef int split_truth(self, index_t i, index_t a) noexcept:
@@ -618,6 +623,7 @@ cdef class Planner:
         step.value = i
         self.locate(i, &step.base[0], &step.place[0])
         step.size[0] = truth
+        step.size[1] = item_size(self.values[i].dtype)
         step.type = FG_F64 if in_cell(self.values + i) else type_index(self.values[i].dtype)
         return 0
 
@@ -780,6 +786,9 @@ cdef class Planner:
         cdef index_t r
         step.kind = STEP_COPY
         step.size[3] = item_size(v.dtype)
+        if v.op == OP_CAST:
+            step.size[2] = self.values[v.o[0]].dtype
+            return 0
         if s.from_strides == NULL:              # truth values between a cell and bytes
             step.size[4] = in_cell(self.values + v.o[0])
             step.size[5] = in_cell(v)

@@ -521,12 +521,15 @@ cdef void copy_strided(const char* source, const Py_ssize_t* strides, const Shap
 cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
     cdef const char* at = w.bases[step.base[0]] + step.place[0]
     cdef bint truth
+    cdef Py_ssize_t k
     if step.type == FG_F64:
         truth = (<const double*>at)[0] != 0
     elif step.type == FG_F32:
         truth = (<const float*>at)[0] != 0
-    else:
-        truth = at[0] != 0
+    else:                                   # bool and integers
+        truth = False
+        for k in range(step.size[1]):
+            truth = truth or at[k] != 0
     return truth == (step.size[0] != 0)
 
 
@@ -603,10 +606,9 @@ cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept
     cdef char* to = w.bases[step.base[0]] + step.place[0]
     cdef const char* source = w.bases[step.base[1]] + step.place[1]
     cdef double number
-    cdef fg_view view
-    cdef fg_extent extent
-    cdef int from_type
-    if step.size[4] or step.size[5]:        # truth values between cells and bytes
+    if v.op == OP_CAST:
+        integers_to_floats(<int>step.size[2], v.shape.size, source, step.type, to)
+    elif step.size[4] or step.size[5]:        # truth values between cells and bytes
         number = (<const double*>source)[0] if step.size[4] else (<const unsigned char*>source)[0]
         if step.size[5]:
             (<double*>to)[0] = number
@@ -614,6 +616,53 @@ cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept
             memset(to, number != 0, <size_t>v.shape.size)
     else:
         copy_strided(source, step.numbers if v.shape.ndim else NULL, v.shape, step.size[3], to)
+
+
+ctypedef fused integer:
+    signed char
+    unsigned char
+    short
+    unsigned short
+    int
+    unsigned int
+    long
+    unsigned long
+    long long
+    unsigned long long
+
+
+cdef inline void integers_to(integer* x, Py_ssize_t n, int type, char* to) noexcept nogil:
+    cdef Py_ssize_t i
+    if type == FG_F64:
+        for i in range(n):
+            (<double*>to)[i] = <double>x[i]
+    else:
+        for i in range(n):
+            (<float*>to)[i] = <float>x[i]
+
+
+cdef void integers_to_floats(int dtype, Py_ssize_t n, const char* x, int type, char* to) noexcept nogil:
+    """Integers of NumPy's type `dtype` as floats of `type`."""
+    if dtype == cnp.NPY_BYTE:
+        integers_to(<signed char*>x, n, type, to)
+    elif dtype == cnp.NPY_UBYTE:
+        integers_to(<unsigned char*>x, n, type, to)
+    elif dtype == cnp.NPY_SHORT:
+        integers_to(<short*>x, n, type, to)
+    elif dtype == cnp.NPY_USHORT:
+        integers_to(<unsigned short*>x, n, type, to)
+    elif dtype == cnp.NPY_INT:
+        integers_to(<int*>x, n, type, to)
+    elif dtype == cnp.NPY_UINT:
+        integers_to(<unsigned int*>x, n, type, to)
+    elif dtype == cnp.NPY_LONG:
+        integers_to(<long*>x, n, type, to)
+    elif dtype == cnp.NPY_ULONG:
+        integers_to(<unsigned long*>x, n, type, to)
+    elif dtype == cnp.NPY_LONGLONG:
+        integers_to(<long long*>x, n, type, to)
+    else:
+        integers_to(<unsigned long long*>x, n, type, to)
 
 
 cdef void run_scatter(const Step* step, const Value* v, const Value* g, const char* source, char* to) noexcept nogil:

@@ -197,6 +197,18 @@ cdef class Trace:
             return self.of_array(o.array)
         return self.of_number(o.number, NPY_DOUBLE, SCALAR_SHAPE)
 
+    cdef index_t as_loops_read(self, index_t i, int type) except 0:
+        """Integers as floats of a loop's type; anything else as it is."""
+        cdef Value key
+        if type_index(self.values[i].dtype) >= 0:
+            return i
+        memset(&key, 0, sizeof(Value))
+        key.op = OP_CAST
+        key.dtype = NPY_FLOAT if type == FG_F32 else NPY_DOUBLE
+        key.shape = self.values[i].shape
+        key.o[0] = i
+        return self.find(&key, NULL)
+
     # -- adding values
 
     cdef int grow(self) except -1:
@@ -552,7 +564,7 @@ cdef int note_elementwise(int op, int type, Tensor result, Operand* o, int n) ex
     cdef bint weak = True
     memset(id, 0, sizeof(id))
     for k in range(n):
-        id[k] = trace.of_operand(o + k)
+        id[k] = trace.as_loops_read(trace.of_operand(o + k), type)
         weak = weak and o[k].dtype == WEAK
     trace.note(op, result, id, <index_t>type, NULL)
     result.weak = weak
