@@ -143,10 +143,21 @@ cdef Program plan_program(Recorded r, list forms):
     planner.plan(program, trace, r.roots, trace.guards)
     for k in range(program.n_outputs):
         set_output(planner, program.outputs + k, r.roots[k])
+    program.step_of = steps_of_values(planner)
     for i in range(program.n_steps):
         program.work += program.steps[i].flops + program.steps[i].bytes
     trace.arguments = []
     return program
+
+
+cdef bytes steps_of_values(Planner planner):
+    """For each value its step, or all ones: for explain."""
+    cdef index_t i
+    cdef bytearray steps = bytearray(<Py_ssize_t>planner.n * <Py_ssize_t>sizeof(index_t))
+    cdef index_t* step = <index_t*><char*>steps
+    for i in range(planner.n):
+        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR else <index_t>-1
+    return bytes(steps)
 
 
 cdef index_t input_place(Program program, const Value* v) noexcept:
@@ -204,12 +215,14 @@ cdef class Compiled:
     cdef object python                  # the slow side, fastgrad.transforms.compile
     cdef list bindings                  # (cell or dict, name or None, object): names the function reads
     cdef bint warned
+    cdef bint owns_out                  # the function has a parameter `out` itself
     cdef dict __dict__
 
     def __init__(self, function, tuple static, python):
         self.__wrapped__ = function
         self.static = static
         self.python = python
+        self.owns_out = python.has_parameter(function, "out")
         self.entries = {}
         self.bindings = python.bindings_of(function)
         self.__name__ = getattr(function, "__name__", "compiled")
@@ -230,8 +243,10 @@ cdef class Compiled:
         cdef int form
         cdef Py_ssize_t k, n
         cdef object out = None
-        if keywords and "out" in keywords:
-            return self.python.call_with_out(self, arguments, keywords)
+        if keywords and "out" in keywords and not self.owns_out:
+            out = keywords.pop("out")
+            if out is not None:
+                return self.call_slowly(arguments, keywords, out)
         if entry is not None and not keywords and not fg_mark and entry.programs and self.bindings_hold():
             program = entry.programs[0]
             n = len(arguments)
@@ -260,14 +275,16 @@ cdef class Compiled:
             return False
         return True
 
-    def call_slowly(self, tuple arguments, dict keywords):
-        """By the whole signature."""
+    def call_slowly(self, tuple arguments, dict keywords, out=None):
+        """By the whole signature; out, if given, is filled and returned."""
         cdef Entry entry
         cdef Program program
         cdef Py_ssize_t k
         cdef int code, form
         cdef list results
         if fg_mark:                     # inside another recording: part of it
+            if out is not None:
+                raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
             return self.__wrapped__(*arguments, **keywords)
         if not self.bindings_hold():
             self.entries.clear()
@@ -275,26 +292,29 @@ cdef class Compiled:
             self.bindings = self.python.bindings_of(self.__wrapped__)
         call = self.python.Signature(self, arguments, keywords)
         if call.differentiated:
-            return self.__wrapped__(*arguments, **keywords)
+            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         entry = self.entries.get(call.key)
         if entry is None:
             entry = Entry()
             entry.key = call.key
             self.entries[call.key] = entry
         if entry.eager:
-            return self.__wrapped__(*arguments, **keywords)
+            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         form = call.form
         for k in range(len(entry.programs)):
             program = entry.programs[k]
             results = []
-            code = program.replay(tuple(call.leaves), None, form, results)
+            if out is None:
+                code = program.replay(tuple(call.leaves), None, form, results)
+            else:
+                code = replay_into(program, tuple(call.leaves), form, out)
             if code == RUN_DONE:
                 if k:
                     entry.programs.insert(0, entry.programs.pop(k))
                     entry.structures.insert(0, entry.structures.pop(k))
                 self.last = entry if call.plain else None
-                return build_result(entry.structures[0], results)
-        return self.record(call, entry)
+                return build_result(entry.structures[0], results) if out is None else out
+        return fill_out(self.__name__, out, self.record(call, entry))
 
     cdef object record(self, object call, Entry entry):
         """Runs the function traced; keeps the recording if it can be replayed."""
@@ -316,8 +336,8 @@ cdef class Compiled:
                 self.python.warn_eager(self, bool(r.differentiable), r.escaped)
             return call.lowered(r.leaves, r.structure)
         program = plan_program(r, call.forms)
-        program.signature = call
         structure = (r.structure, [None if type(leaf) is Tensor else (leaf,) for leaf in r.leaves], plain_structure(r))
+        program.binding = self.python.Binding.of_call(self.__name__, call, structure)
         entry.programs.insert(0, program)
         entry.structures.insert(0, structure)
         if len(entry.programs) > MOST_RECORDINGS:
@@ -347,7 +367,7 @@ cdef class Compiled:
         if entry is None or not entry.programs:
             raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: the function keeps Tensors that "
                                "it makes, or returns ones that are being differentiated")
-        return self.python.bound_program(entry.programs[0], entry.structures[0], call)
+        return entry.programs[0]
 
     def clear(self):
         """Forgets all recordings."""

@@ -12,7 +12,8 @@ from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
 from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
-__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile"]
+__all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile",
+           "load_program", "ProgramFormatError"]
 
 
 class _Call:
@@ -505,6 +506,9 @@ def _named(function, name, of):
     return function
 
 
+from fastgrad.transforms import programs  # noqa: E402
 from fastgrad.transforms.compile import compile  # noqa: E402
+from fastgrad.transforms.programs import ProgramFormatError, load_program  # noqa: E402
 
-engine.install(lower_aux=lower_aux, tree_unflatten=tree_unflatten, count_leaves=count_leaves)
+engine.install(lower_aux=lower_aux, tree_flatten=tree_flatten, tree_unflatten=tree_unflatten, count_leaves=count_leaves,
+               programs=programs)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
+from fastgrad.transforms.programs import Binding, has_parameter
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["compile"]
@@ -338,19 +339,3 @@ def warn_eager(compiled, differentiable, escaped):
     else:
         reason = f"{escaped} Tensors that it makes are kept somewhere each time; return them instead"
     warnings.warn(f"fg.compile: {compiled.__name__} runs uncompiled: {reason}", RuntimeWarning, stacklevel=4)
-
-
-# ----------------------------------------------------------------------------------------------------------- bound Programs
-
-
-def call_with_out(compiled, arguments, keywords):
-    """A call whose results go into arrays that the caller gives."""
-    out = keywords.pop("out")
-    if out is None:
-        return compiled(*arguments, **keywords)
-    raise NotImplementedError("out=")
-
-
-def bound_program(program, structure, call):
-    """See Compiled.program."""
-    return program
