@@ -257,7 +257,8 @@ cdef class CFunction:
         cdef CFunctionWorkspace made = CFunctionWorkspace.__new__(CFunctionWorkspace)
         cdef Program program = self.program
         cdef CWorkspace* c = <CWorkspace*>PyMem_RawCalloc(1, sizeof(CWorkspace))
-        cdef Py_ssize_t k, n = 0, at[2]
+        cdef Py_ssize_t k, n = 0
+        cdef Py_ssize_t at[2]
         cdef Input* input
         cdef CResult* r
         if c == NULL:

@@ -452,7 +452,7 @@ cdef class Program:
         >>> import fastgrad as fg
         >>> program = fg.compile(lambda x: np.sum(np.exp(x) * 2.0)).program(np.zeros(1000))
         >>> print(program.explain().splitlines()[0])
-        Program of <lambda>: 1 argument, 1 result, 2 steps
+        Program of <lambda>: 1 argument, 1 result, 1 step
         """
         return HOOKS["programs"].explain(self, most)
 

@@ -7,7 +7,6 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
     """program(*arguments, **keywords)."""
     cdef object binding = program.binding, out = None
     cdef list results
-    cdef int form
     if binding is None:
         raise TypeError("this Program does not know its arguments; take it from compiled.program(...)")
     if fg_mark:
@@ -15,24 +14,26 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
                         "there instead")
     if keywords and not binding.owns_out:
         out = keywords.pop("out", None)
-    if binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments:
-        form = form_of(arguments, <Py_ssize_t>len(arguments))
-        if form == binding.form:
-            results = []
-            if out is None:
-                if program.replay(arguments, None, form, results) == RUN_DONE:
-                    return build_result(binding.results, results)
-            elif replay_into(program, arguments, form, out) == RUN_DONE:
-                return out
-    leaves = binding.leaves_of(arguments, keywords)
+    if not (binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments and are_exact(arguments)
+            and form_of(arguments, <Py_ssize_t>len(arguments)) == binding.form):
+        arguments = binding.leaves_of(arguments, keywords)
     results = []
-    form = binding.form
     if out is None:
-        if program.replay(leaves, None, form, results) == RUN_DONE:
+        if program.replay(arguments, None, binding.form, results) == RUN_DONE:
             return build_result(binding.results, results)
-    elif replay_into(program, leaves, form, out) == RUN_DONE:
+    elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
         return out
+    if program.stopped_at >= program.n_steps and binding.plain:
+        binding.leaves_of(arguments, keywords)          # says what does not fit
     raise ValueError(f"{binding.who}: {refusal_text(program)}; the function that fg.compile made records again for such a call")
+
+
+cdef bint are_exact(tuple arguments) noexcept:
+    """Whether numbers are Python floats: NumPy's count as float64 when types are promoted."""
+    for x in arguments:
+        if not (PyFloat_CheckExact(x) or type(x) is cnp.ndarray or type(x) is Tensor):
+            return False
+    return True
 
 
 def refusal_text(Program program):
