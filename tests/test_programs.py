@@ -152,10 +152,11 @@ def test_a_call_that_does_not_fit_says_what_differs(arguments, text):
 def test_a_plain_call_that_does_not_fit_says_so_too():
     program = fg.compile(lambda x, y: x * y).program(X, 2.0)
     for arguments, text in [((X[0], 2.0), "argument 0 has shape"), ((X, X), "argument 1 is an array"), ((X,), "other arguments"),
-                            ((X, np.float64(2.0)), "argument 1 is a float64"), ((X, 2), "argument 1 is 2")]:
+                            ((X, 2), "argument 1 is 2")]:
         with pytest.raises(ValueError, match=text):
             program(*arguments)
     equal(program(X, 3.0), X * 3.0)
+    equal(program(X, np.float64(3.0)), X * 3.0)
 
 
 def test_a_guard_that_fails_is_named():

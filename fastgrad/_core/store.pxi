@@ -14,7 +14,7 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
                         "there instead")
     if keywords and not binding.owns_out:
         out = keywords.pop("out", None)
-    if not (binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments and are_exact(arguments)
+    if not (binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments
             and form_of(arguments, <Py_ssize_t>len(arguments)) == binding.form):
         arguments = binding.leaves_of(arguments, keywords)
     results = []
@@ -26,14 +26,6 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
     if program.stopped_at >= program.n_steps and binding.plain:
         binding.leaves_of(arguments, keywords)          # says what does not fit
     raise ValueError(f"{binding.who}: {refusal_text(program)}; the function that fg.compile made records again for such a call")
-
-
-cdef bint are_exact(tuple arguments) noexcept:
-    """Whether numbers are Python floats: NumPy's count as float64 when types are promoted."""
-    for x in arguments:
-        if not (PyFloat_CheckExact(x) or type(x) is cnp.ndarray or type(x) is Tensor):
-            return False
-    return True
 
 
 def refusal_text(Program program):

@@ -26,13 +26,12 @@ class _Static:
 
 
 class _Leaf:
-    """What one leaf of the arguments must be."""
+    """What one leaf of the arguments must be.  Any float is a number; it is promoted as the recorded one was."""
 
-    __slots__ = ("kind", "dtype", "shape", "value", "weak", "state", "alias")
+    __slots__ = ("kind", "dtype", "shape", "value", "state", "alias")
 
-    def __init__(self, kind, dtype=None, shape=None, value=None, weak=True, state=None, alias=None):
+    def __init__(self, kind, dtype=None, shape=None, value=None, state=None, alias=None):
         self.kind, self.dtype, self.shape, self.value = kind, dtype, shape, value
-        self.weak = weak            # of a number: a Python float, not a NumPy one
         self.state = state          # of a Tensor: (requires_grad, whether its gradient is None); None: either way
         self.alias = alias          # the first leaf that is the same Tensor; None: either way
 
@@ -60,7 +59,7 @@ class Binding:
         self.held_names = held_names or {}
         positional, keywords = structure[2]
         self.plain = not keywords[1] and not static and all(part == () for part in positional[2]) and all(
-            leaf.kind != "constant" and (leaf.kind != "number" or leaf.weak) and leaf.state in (None, (False, True)) for leaf in leaves) \
+            leaf.kind != "constant" and leaf.state in (None, (False, True)) for leaf in leaves) \
             and all(leaf.alias in (None, k) for k, leaf in enumerate(leaves))
 
     @classmethod
@@ -84,7 +83,7 @@ class Binding:
             elif kind == "array":
                 leaves.append(_Leaf(kind, leaf.dtype, leaf.shape))
             else:
-                leaves.append(_Leaf(kind, np.dtype(float), (), weak=type(leaf) is float))
+                leaves.append(_Leaf(kind, np.dtype(float), ()))
 
         rest = iter(parts)
         full = []
@@ -154,8 +153,6 @@ class Binding:
         if found != wanted.kind:
             self._refuse(f"{self.paths()[k]} is {_article(found)}, and was recorded as {_article(wanted.kind)}")
         if found == "number":
-            if (type(leaf) is float) != wanted.weak:
-                self._refuse(f"{self.paths()[k]} is a {type(leaf).__name__}, and was recorded as a {'float' if wanted.weak else 'np.float64'}")
             return float(leaf)
         if leaf.shape != wanted.shape:
             self._refuse(f"{self.paths()[k]} has shape {tuple(leaf.shape)}, and was recorded with shape {tuple(wanted.shape)}")
@@ -287,7 +284,7 @@ def load_bytes(data, limit=store.MOST_BYTES):
             plain = 0
         elif result_structure[0] is tuple and all(part == () for part in result_structure[2]):
             plain = len(constants)
-    leaves = [_Leaf(kind, dtype, shape, value, weak) for kind, dtype, shape, value, weak in leaves]
+    leaves = [_Leaf(*leaf) for leaf in leaves]
     binding = Binding(who, structure, leaves, [], (result_structure, constants, plain), form, held_names=dict(enumerate(held)))
     engine.finish_loaded(program, binding, held)
     return program

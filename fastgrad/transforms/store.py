@@ -206,10 +206,7 @@ def _tree_out(who, structure, depth=0):
 def _leaf_out(who, leaf):
     if leaf.kind == "constant":
         return {"constant": _constant_out(who, leaf.value)}
-    entry = {"kind": leaf.kind, "dtype": leaf.dtype.name, "shape": list(leaf.shape)}
-    if leaf.kind == "number" and not leaf.weak:
-        entry["numpy"] = True
-    return entry
+    return {"kind": leaf.kind, "dtype": leaf.dtype.name, "shape": list(leaf.shape)}
 
 
 def _constant_out(who, value):
@@ -421,16 +418,14 @@ class _Checker:
         return value
 
     def leaf(self, entry):
-        """An argument: (kind, dtype, shape, value, weak)."""
+        """An argument: (kind, dtype, shape, value)."""
         if "constant" in self.of(entry, dict):
-            return ("constant", None, None, self.constant(self.keys(entry, "constant")["constant"]), False)
-        self.keys(entry, "kind", "dtype", "shape", "numpy")
+            return ("constant", None, None, self.constant(self.keys(entry, "constant")["constant"]))
+        self.keys(entry, "kind", "dtype", "shape")
         kind, dtype, shape = self.text(entry.get("kind")), self.dtype(entry.get("dtype")), self.shape(entry.get("shape"))
         if kind not in FORMS or (kind == "number" and (dtype != "float64" or shape != ())):
             self.refuse(f"no argument: {kind[:40]!r}")
-        if entry.get("numpy", False) is not False and (entry["numpy"] is not True or kind != "number"):
-            self.refuse("\"numpy\" belongs to numbers")
-        return (kind, DTYPES[dtype], shape, None, "numpy" not in entry)
+        return (kind, DTYPES[dtype], shape, None)
 
     # -- values
 
