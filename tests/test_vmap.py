@@ -135,6 +135,7 @@ STRUCTURED = {
     "gather_apart": (lambda x: (x[[0, 1], :, [1, 1]], x[0, :, [1, 0, 1]], x[:, [0, 2], None, [1, 1]], x[..., [1, 0]]),
                      [(2, 3, 2)]),
     "mask": (lambda x: (x[np.array([True, False, True])], x[np.array([True, False, False])] * 2), [(3, 2)]),
+    "mask_of_mask": (lambda x: x[np.array([True, False, True])][np.array([True, False])] * x, [(3,)]),
     "where": (lambda x: (fnp.where(x > 0, x, x * 0.5), fnp.clip(x, -0.5, 0.5), fnp.where(np.array([True, False, True]), x, 1.0)),
               [(3,)]),
     "full": (lambda x: (fnp.full((2, 2), x), fnp.array([x, 1.0, x])), [()]),
