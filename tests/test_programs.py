@@ -135,7 +135,7 @@ def test_keywords_statics_and_constants():
 @pytest.mark.parametrize("arguments, text", [
     ((X[:2], P), r"argument 0 has shape \(2, 4\), and was recorded with shape \(3, 4\)"),
     ((X.astype("f"), P), "argument 0 has dtype float32, and was recorded with dtype float64"),
-    ((X, {"w": P["w"]}), r"recorded for other arguments: .*\{'b': \*, 'w': \*\}"),
+    ((X, {"w": P["w"]}), r"recorded for other arguments: .*\{'w': \*, 'b': \*\}"),
     ((X, {**P, "b": np.zeros(3)}), r"argument 1\['b'\] has shape \(3,\)"),
     ((fg.tensor(X), P), "argument 0 is a Tensor, and was recorded as an array"),
     ((1.0, P), "argument 0 is a number, and was recorded as an array"),
@@ -348,7 +348,7 @@ def test_explain_of_a_large_program_is_short():
 
 def test_repr_names_the_function_and_its_arguments():
     program = make().program(X, P)
-    assert repr(program) == str(program) == f"<Program of value_and_grad_loss(float64[3, 4], float64[2], float64[4, 2]): {len(program)} operations>"
+    assert repr(program) == str(program) == f"<Program of value_and_grad_loss(float64[3, 4], float64[4, 2], float64[2]): {len(program)} operations>"
 
 
 @pytest.mark.parametrize("thing", [engine.Program, engine.Program.explain, engine.Program.save, engine.Program.c_function])
@@ -719,9 +719,8 @@ def long_program():
         state.__iadd__(y)
         return np.sum(y)
 
-    with fg.no_grad():
-        compiled = fg.compile(function)
-        compiled(np.ones(200000))
+    compiled = fg.compile(function)
+    compiled(np.ones(200000))
     return compiled, state
 
 

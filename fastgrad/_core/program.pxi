@@ -308,6 +308,7 @@ cdef class Program:
         """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
         cdef list states = None
         cdef int code
+        self.stopped_at = self.n_steps
         if n != <Py_ssize_t>self.n_arguments or (self.ground is not None and not self.ground.holds()):
             return RUN_REFUSED
         if not self.generators:

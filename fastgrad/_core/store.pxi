@@ -21,10 +21,12 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
     if out is None:
         if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
             return program.build(results)
+        if program.stopped_at >= program.n_steps:       # says what does not fit; takes any float for a number
+            arguments = binding.leaves_of(arguments, keywords)
+            if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
+                return program.build(results)
     elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
         return out
-    if program.stopped_at >= program.n_steps and binding.plain:
-        binding.leaves_of(arguments, keywords)          # says what does not fit
     raise ValueError(f"{binding.who}: {refusal_text(program)}; the function that fg.compile made records again for such a call")
 
 
@@ -33,8 +35,8 @@ def refusal_text(Program program):
     cdef Step* step
     cdef Value* v
     if program.stopped_at >= program.n_steps:
-        return ("what the function reads from outside (a Tensor, its gradient or an array) has another shape or dtype than when "
-                "it was recorded")
+        return ("what the function reads from outside (a Tensor, its gradient, an array, a name or an attribute) is not what it "
+                "was when it was recorded")
     step = program.steps + program.stopped_at
     v = program.trace.values + step.value
     if step.kind == STEP_HOST:

@@ -61,10 +61,9 @@ def compile(fun, static_argnums=()):
     -----
     Branches on values are guards: when one comes out otherwise, the function is recorded again, and both recordings are
     kept (16 a signature).  Tensors that live outside (in closures, Modules, optimisers) are read at each call and take
-    their new values after it, ``.grad`` included; arrays that the function closes over are read at each call where they
-    lie.  Everything else that it reads from outside (enclosing and global names, attributes, entries of containers, arrays
-    that only plain NumPy computes with) is compared at each call, and another value means another recording; of arrays
-    above 1 MiB that are not read by reference only a sample is compared.  A ``numpy.random.Generator`` among the arguments
+    their new values after it, ``.grad`` included.  Everything else that it reads from outside (enclosing and global names,
+    attributes, entries of containers, arrays) is compared at each call, and another value means another recording; of
+    arrays above 1 MiB a sample is compared.  So pass data that changes as arguments.  A ``numpy.random.Generator`` among the arguments
     draws anew at each call.  Python's other side effects, printing for instance, happen while recording only.
 
     A function whose result is still being differentiated, that keeps Tensors it makes, or that changes numbers and arrays

@@ -403,7 +403,7 @@ class _Checker:
         (kind, content), = tree.items()
         if kind == "dict":
             content = self.of(content, dict)
-            keys = sorted(content)
+            keys = list(content)
             return (dict, tuple(keys), tuple(self.tree(content[key], depth + 1) for key in keys))
         if kind not in ("tuple", "list"):
             self.refuse(f"a tree of {kind[:40]!r}")
