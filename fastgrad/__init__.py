@@ -23,11 +23,12 @@ except ImportError as error:
 
 from fastgrad import nn, numpy, optim
 from fastgrad.transforms import (
-    compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp,
+    compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp, vmap,
 )
 from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize",
-           "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map", "value_and_grad", "vjp"]
+__all__ = ["Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian",
+           "jacrev", "jvp", "linearize", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map",
+           "value_and_grad", "vjp", "vmap"]

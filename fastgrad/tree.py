@@ -6,7 +6,7 @@ Knows nothing about gradients.
 
 from dataclasses import fields, is_dataclass, replace
 
-__all__ = ["tree_flatten", "tree_unflatten", "tree_map"]
+__all__ = ["tree_flatten", "tree_unflatten", "tree_map", "tree_prefix"]
 
 
 def tree_flatten(tree, sort=True):
@@ -140,3 +140,52 @@ def tree_map(function, tree, *others):
             raise ValueError(f"tree_map: trees of different structure: {tree!r} and {other!r}")
         columns.append(more)
     return tree_unflatten(structure, [function(*row) for row in zip(*columns)])
+
+
+def tree_prefix(prefix, tree):
+    """One entry a leaf, from a tree of entries that may end early: an entry in the place of a subtree counts for all of it.
+
+    Parameters
+    ----------
+    prefix : int, None, or pytree of these
+        As ``in_axes`` of ``fg.vmap``.
+    tree : pytree
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    ValueError
+        If the prefix has nodes where the tree has others.
+
+    Examples
+    --------
+    >>> from fastgrad.tree import tree_prefix
+    >>> tree_prefix({"a": 0, "b": None}, {"a": 1.0, "b": (2.0, 3.0)})
+    [0, None, None]
+    """
+    if prefix is None or isinstance(prefix, int) or hasattr(prefix, "__index__"):
+        return [prefix] * len(tree_flatten(tree)[0])
+    kind, extra, parts = _flatten(tree, []) or (None, None, ())
+    children = _children(prefix, kind, extra)
+    if children is None or len(children) != len(parts):
+        where = "a leaf" if kind is None else f"a {kind.__name__} of {len(parts)}"
+        raise ValueError(f"{prefix!r} stands where the tree has {where}")
+    return [entry for child, part in zip(children, _children(tree, kind, extra)) for entry in tree_prefix(child, part)]
+
+
+def _children(tree, kind, keys):
+    """The children of a node of a kind; None where it is no such node."""
+    if kind is dict:
+        return [tree[k] for k in keys] if type(tree) is dict and set(tree) == set(keys) else None
+    if kind in (list, tuple):
+        return list(tree) if type(tree) in (list, tuple) else None
+    if kind is None or type(tree) is not kind:
+        return None
+    if isinstance(tree, tuple):
+        return list(tree)
+    if hasattr(kind, "_tree_flatten"):
+        return list(tree._tree_flatten()[0])
+    return [getattr(tree, f.name) for f in fields(tree)]

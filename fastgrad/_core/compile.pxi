@@ -286,7 +286,11 @@ cdef class Compiled:
     cdef object python                  # the slow side, fastgrad.transforms.compile
     cdef bint warned
     cdef readonly bint has_own_out      # the function has a parameter `out` itself
+    cdef void* vectorcall               # compiled_call: see below
     cdef dict __dict__
+
+    def __cinit__(self):
+        self.vectorcall = <void*>compiled_call
 
     def __init__(self, function, tuple static, bint has_own_out, python):
         self.__wrapped__ = function
@@ -305,23 +309,6 @@ cdef class Compiled:
     def __repr__(self):
         return f"<fg.compile of {self.__name__}: {len(self.entries)} signatures>"
 
-    def __call__(self, *arguments, **keywords):
-        cdef list results
-        cdef Entry entry = self.last
-        cdef Program program
-        cdef int form
-        if keywords and not self.has_own_out and "out" in keywords:
-            return self.python.call_with_out(self, arguments, keywords)
-        if entry is not None and not keywords and not fg_mark and entry.recording == current_tape().recording:
-            program = entry.programs[0]
-            if len(arguments) == <Py_ssize_t>program.n_arguments:
-                form = form_of(arguments)
-                if form >= 0:
-                    results = []
-                    if program.replay(arguments, None, form, results) == RUN_DONE:
-                        return program.build(results)
-        return self.call_slowly(arguments, keywords)
-
     def call_slowly(self, tuple arguments, dict keywords):
         """By the whole signature."""
         cdef Entry entry
@@ -337,7 +324,7 @@ cdef class Compiled:
             return self.__wrapped__(*arguments, **keywords)
         for program in list(entry.programs):
             results = []
-            if program.replay(call.leaves, None, call.form, results) == RUN_DONE:
+            if program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results) == RUN_DONE:
                 if entry.programs[0] is not program and program in entry.programs:
                     entry.programs.remove(program)
                     entry.programs.insert(0, program)
@@ -431,13 +418,51 @@ cdef class Compiled:
         return total
 
 
-cdef int form_of(tuple arguments) noexcept:
+cdef inline PyObject** items_of(tuple leaves) noexcept:
+    return PySequence_Fast_ITEMS(leaves)
+
+
+cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, PyObject* names):
+    """A call of a Compiled, by vectorcall: like the last one if it can be, else by the whole signature."""
+    cdef Compiled compiled = <Compiled>self
+    cdef Entry entry = compiled.last
+    cdef Program program
+    cdef Py_ssize_t n = PyVectorcall_NARGS(flags), k
+    cdef list results
+    cdef int form
+    if names == NULL and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+        program = <Program>(<list>entry.programs)[0]
+        if n == <Py_ssize_t>program.n_arguments:
+            form = form_of(arguments, n)
+            if form >= 0:
+                results = []
+                if program.replay(arguments, n, None, form, results) == RUN_DONE:
+                    return program.build(results)
+    positional = tuple([<object>arguments[k] for k in range(n)])
+    keywords = {}
+    if names != NULL:
+        keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
+        if not compiled.has_own_out and "out" in keywords:
+            return compiled.python.call_with_out(compiled, positional, keywords)
+    return compiled.call_slowly(positional, keywords)
+
+
+cdef int give_vectorcall() except -1:
+    cdef Compiled some = Compiled.__new__(Compiled)
+    fg_set_vectorcall(<PyTypeObject*>Compiled, <char*>&some.vectorcall - <char*><PyObject*>some)
+    return 0
+
+
+give_vectorcall()
+
+
+cdef int form_of(PyObject** arguments, Py_ssize_t n) noexcept:
     """What results shall be, from plain arguments; -1 where one is tracked or asks for a gradient."""
-    cdef int form = FORM_TENSOR if len(arguments) == 0 else FORM_ARRAY
-    cdef object x
-    for x in arguments:
-        if type(x) is Tensor:
-            if tracked(<Tensor>x) or (<Tensor>x).gradient is not None:
+    cdef int form = FORM_TENSOR if n == 0 else FORM_ARRAY
+    cdef Py_ssize_t k
+    for k in range(n):
+        if Py_TYPE(arguments[k]) == <PyTypeObject*>Tensor:
+            if tracked(<Tensor>arguments[k]) or (<Tensor>arguments[k]).gradient is not None:
                 return -1
             form = FORM_TENSOR
     return form

@@ -15,6 +15,8 @@ cdef enum:
     FORM_NUMBER
     FORM_TENSOR
 
+cdef cnp.ndarray A_FLOAT64 = np.zeros(())     # what PyArray_ToScalar wants to see
+
 cdef struct Input:
     int form
     int dtype
@@ -228,19 +230,20 @@ cdef class Program:
             kept.append(lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
         return 1
 
-    cdef int load_outside(self, char** bases, tuple leaves, list kept) except -1:
+    cdef int load_outside(self, char** bases, PyObject** leaves, list kept) except -1:
         """Slots and arrays, and whether leaves have gradients where they had."""
         cdef Input* input = self.inputs + self.n_arguments
         cdef object slot, array
         cdef Tensor t
         cdef bint recording = current_tape().recording
+        cdef index_t k
         for slot, was_none in self.gradient_states:
             t = target_tensor(slot, leaves)
             if (t.gradient is None) != was_none:
                 return 0
         for slot in self.changes:
-            for leaf in leaves:
-                if type(leaf) is Tensor and <size_t><PyObject*>leaf == <size_t>slot:
+            for k in range(self.n_arguments):
+                if <size_t>leaves[k] == <size_t>slot:
                     return 0
         for slot in self.slots:
             if type(slot) is tuple:
@@ -258,24 +261,25 @@ cdef class Program:
             input += 1
         return 1
 
-    cdef int replay(self, tuple leaves, list given_outputs, int form, list results) except -1:
+    cdef int replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form, list results) except -1:
         """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
         cdef list states = None
         cdef int code
-        if self.ground is not None and not self.ground.holds():
+        if n != <Py_ssize_t>self.n_arguments or (self.ground is not None and not self.ground.holds()):
             return RUN_REFUSED
-        if self.generators:
-            states = [generator.bit_generator.state for generator in self.generators]
+        if not self.generators:
+            return self.replay_once(leaves, given_outputs, form, results)
+        states = [generator.bit_generator.state for generator in self.generators]
         code = RUN_REFUSED
         try:
             code = self.replay_once(leaves, given_outputs, form, results)
         finally:
-            if states is not None and code != RUN_DONE:
+            if code != RUN_DONE:
                 for generator, state in zip(self.generators, states):
                     generator.bit_generator.state = state
         return code
 
-    cdef int replay_once(self, tuple leaves, list given_outputs, int form, list results) except -1:
+    cdef int replay_once(self, PyObject** leaves, list given_outputs, int form, list results) except -1:
         cdef Workspace* w = self.take_workspace()
         cdef list kept = []
         cdef index_t i
@@ -283,7 +287,7 @@ cdef class Program:
         cdef object made
         try:
             for i in range(self.n_arguments):
-                if not self.load(self.inputs + i, w.bases, leaves[i], kept):
+                if not self.load(self.inputs + i, w.bases, <object>leaves[i], kept):
                     return RUN_REFUSED
             if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, leaves, kept):
                 return RUN_REFUSED
@@ -349,7 +353,9 @@ cdef class Program:
                 t = new_number(number)
                 t.dtype_number = out.dtype
                 return t
-            return np.float64(number) if out.dtype == NPY_DOUBLE else np.bool_(number != 0)
+            if out.dtype == NPY_DOUBLE:
+                return cnp.PyArray_ToScalar(<void*>&number, A_FLOAT64)
+            return np.bool_(number != 0)
         if out.base > 0:
             if type(room) is Tensor and form != FORM_TENSOR:
                 t = room
@@ -366,7 +372,7 @@ cdef class Program:
         copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(array))
         return array if out.shape.ndim else array[()]
 
-    cdef int write_back(self, list results, tuple leaves) except -1:
+    cdef int write_back(self, list results, PyObject** leaves) except -1:
         """Tensors from outside take their new values; nothing here can fail."""
         cdef Py_ssize_t k = self.n_results
         cdef Tensor v
@@ -375,9 +381,9 @@ cdef class Program:
             k += 1
             if type(target) is tuple:           # a gradient
                 target_tensor(target[0], leaves).gradient = v
-            elif type(target) is int and type(leaves[<int>target]) is cnp.ndarray:
-                leaves[<int>target][...] = to_ndarray(v)
-            elif type(target) is not int or type(leaves[<int>target]) is Tensor:
+            elif type(target) is int and type(<object>leaves[<int>target]) is cnp.ndarray:
+                (<object>leaves[<int>target])[...] = to_ndarray(v)
+            elif type(target) is not int or type(<object>leaves[<int>target]) is Tensor:
                 take_value(target_tensor(target, leaves), v)
         for target in self.cleared:
             target_tensor(target, leaves).gradient = None
@@ -483,9 +489,9 @@ cdef class Program:
         return RUN_DONE
 
 
-cdef Tensor target_tensor(object target, tuple leaves):
+cdef Tensor target_tensor(object target, PyObject** leaves):
     """A Tensor from outside, or an argument by its number."""
-    return <Tensor>target if type(target) is Tensor else <Tensor?>leaves[<int>target]
+    return <Tensor>target if type(target) is Tensor else <Tensor?><object>leaves[<int>target]
 
 
 cdef Lender lend(Array* a):

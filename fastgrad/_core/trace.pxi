@@ -1099,37 +1099,137 @@ def value_tensor(Trace trace, index_t i):
     return t
 
 
-def apply_elementwise(int op, int type, list operands):
-    """The table's operation op by the loops of a type (FG_F64, FG_F32), whatever the operands' dtypes."""
+cdef Tensor align(Tensor t, Py_ssize_t rank):
+    """With axes of length 1 after the batch axis, so that an example has at least the rank."""
+    cdef Py_ssize_t n = shape_of(t).ndim
+    if n > rank:
+        return t
+    shape = shape_tuple(t.array.shape)
+    return reshape(t, shape[:1] + (1,) * (rank + 1 - n) + shape[1:])
+
+
+cdef Tensor elementwise_of(Trace trace, Value* v, list values, bytearray leads):
+    """A value of the table, of operands of which some have a batch axis in front."""
     cdef Operand o[3]
-    cdef int k, n = <int>len(operands)
+    cdef int k, n = fg_arity[v.op]
     cdef Tensor t
-    if n == 1:
-        t = operands[0]
-        if is_number(t) and type == FG_F64:
-            return number1(op, t)
     for k in range(3):
         o[k].array = NULL
         o[k].number = 0
+    if n == 1:
+        t = values[v.o[0]]
+        if is_number(t) and v.parameter == FG_F64:
+            return number1(v.op, t)
+    given = []                              # until it is recorded
     for k in range(n):
-        coerce(<Tensor?>operands[k], o + k)
-    return elementwise_as(op, type, o, n)
+        t = values[v.o[k]]
+        if leads[v.o[k]] and v.shape.ndim:
+            t = align(t, v.shape.ndim)
+        given.append(t)
+    for k in range(n):
+        coerce(given[k], o + k)
+    return elementwise_as(v.op, <int>v.parameter, o, n)
 
 
-def apply_pull(int op, int k, int type, list operands):
-    """The pullback of the table's operation op by operand k, of [g, x, y, z, out] (None for what it does not read).
-
-    g has the shape of the result; the others broadcast to it.  Differentiates again.
-    """
-    cdef int j, dtype = NPY_DOUBLE if type == FG_F64 else NPY_FLOAT
+cdef Tensor pull_of(Trace trace, Value* v, list values, bytearray leads, Py_ssize_t size):
+    """The same for a pullback of the table, of (g, x, y, z, out).  Differentiates again."""
+    cdef int j, type = <int>v.parameter, op = (v.op - V_PULL) // 3, k = (v.op - V_PULL) % 3
+    cdef int dtype = NPY_DOUBLE if type == FG_F64 else NPY_FLOAT
     cdef Tensor t
+    cdef bint lead = False
+    cdef list given = [None] * 5
     for j in range(5):
-        t = operands[j]
-        if t is not None and t.dtype_number != dtype and (j == 0 or t.dtype_number != NPY_BOOL):
-            operands[j] = cast(t, cnp.PyArray_DescrFromType(dtype))
-    if not recorded_through(operands):
-        return pull_by_kernel(op, k, type, operands)
-    return rule_function(op, k)(*operands)
+        if v.o[j] == 0:
+            continue
+        t = values[v.o[j]]
+        if leads[v.o[j]]:
+            lead = True
+            if v.shape.ndim:
+                t = align(t, v.shape.ndim)
+        if t.dtype_number != dtype and (j == 0 or t.dtype_number != NPY_BOOL):
+            t = cast(t, cnp.PyArray_DescrFromType(dtype))
+        given[j] = t
+    if lead and not leads[v.o[0]]:
+        given[0] = broadcast_to(given[0], (size,) + shape_tuple(v.shape))
+    if recorded_through(given):
+        return rule_function(op, k)(*given)
+    return pull_by_kernel(op, k, type, given)
+
+
+def replay_steps(Trace trace, roots):
+    """What computes some values of a trace: a list of (value, its TraceNode, values that nobody reads afterwards).
+
+    In the place of the TraceNode stands None for what ``replay_elementary`` does.
+    """
+    cdef bytearray needed = bytearray(trace.n)
+    cdef Value* v
+    cdef index_t i, o
+    cdef Py_ssize_t k, n
+    cdef list steps = []
+    for i in roots:
+        needed[i] = 1
+    for i in range(trace.n - 1, 0, -1):
+        if not needed[i]:
+            continue
+        v = trace.values + i
+        dies = None
+        n = v.extra.n_operands if v.op == V_HOST else 5
+        for k in range(n):
+            o = v.extra.operands[k] if v.op == V_HOST else v.o[k]
+            if o and not needed[o]:
+                needed[o] = 1
+                dies = [o] if dies is None else dies + [o]
+        node = None if is_elementary(v.op) else trace_node(trace, i)
+        steps.append((i, node, dies))
+    steps.reverse()
+    return steps
+
+
+def largest_value(Trace trace):
+    """The number of elements of the largest value."""
+    cdef index_t i
+    cdef Py_ssize_t largest = 0
+    for i in range(1, trace.n):
+        if trace.values[i].shape.size > largest:
+            largest = trace.values[i].shape.size
+    return largest
+
+
+cdef inline bint is_elementary(int op) noexcept:
+    return op < FG_N_ELEMENTARY or op >= V_PULL or V_ARGUMENT <= op <= V_CONSTANT
+
+
+def replay_elementary(Trace trace, list steps, Py_ssize_t start, list values, bytearray leads, list batches, Py_ssize_t size):
+    """Does the steps from ``start`` up to the first that is another's, and returns its place.
+
+    Sources, operations of the table and their pullbacks: an operand with a batch axis in front (``leads``) gets further axes
+    after it where an example's rank is lower than the result's.
+    """
+    cdef index_t i
+    cdef Value* v
+    cdef int k
+    cdef bint lead
+    for place in range(start, len(steps)):
+        i, node, dies = steps[place]
+        if node is not None:
+            return place
+        v = trace.values + i
+        if v.op == V_ARGUMENT:
+            values[i] = batches[v.parameter]
+            leads[i] = 1
+            continue
+        if v.op <= V_CONSTANT and v.op >= V_ARGUMENT:
+            values[i] = value_tensor(trace, i)
+            continue
+        lead = False
+        for k in range(5):
+            lead = lead or leads[v.o[k]]
+        values[i] = elementwise_of(trace, v, values, leads) if v.op < V_PULL else pull_of(trace, v, values, leads, size)
+        leads[i] = lead
+        if dies is not None:
+            for o in dies:
+                values[o] = None
+    return len(steps)
 
 
 def apply_rows_pull(int op, index_t parameter, Tensor g, Tensor x, Tensor out):

@@ -114,6 +114,23 @@ cdef class Linearization(Holder):
         cdef index_t i = self.nodes[len(self.inputs) + k]
         return i if i >= self.first and self.tape.nodes[i].flags & NEEDED else 0
 
+    def size(self):
+        """How many nodes lie between inputs and outputs: numbers, and arrays."""
+        cdef index_t i, last = 0
+        cdef Py_ssize_t k, numbers = 0, arrays = 0
+        self.mark()
+        for k in range(len(self.outputs)):
+            i = self.output(k)
+            last = i if i > last else last
+        for i in range(self.first, last + 1):
+            if self.tape.nodes[i].flags & NEEDED:
+                if self.tape.nodes[i].shape == NULL:
+                    numbers += 1
+                else:
+                    arrays += 1
+        self.unmark()
+        return numbers, arrays
+
     cdef int mark(self) except -1:
         """Marks the nodes between inputs and outputs; notes whether anything tracked enters from outside."""
         cdef CTape* tape = self.tape
