@@ -42,6 +42,7 @@ cdef struct Workspace:
     Workspace* next
     char* arena
     char* scratch
+    PyObject* error             # of a call of Python, counted
     void* arena_block
     void* scratch_block
     char* bases[1]
@@ -300,7 +301,11 @@ cdef class Program:
             else:
                 code = self.run(w)
             if code == RUN_STOPPED:
-                results.clear()
+                if w.error != NULL:
+                    error = <object>w.error
+                    Py_DECREF(error)
+                    w.error = NULL
+                    raise error
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
                 return -1
@@ -402,7 +407,7 @@ cdef class Program:
             if r.structure == ():
                 self.simple = 0
             elif r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
-                self.simple = len(r.leaves)
+                self.simple = len(r.leaves) or -1
         self.plain = call.plain
         self.signature = call
         for target in self.writes + self.cleared:
@@ -454,7 +459,11 @@ cdef class Program:
         try:
             return self.call_host_step(step, w)
         except BaseException as error:
-            restore_error(error)
+            if (<object>(self.trace.values + step.value).extra.rule).pure and isinstance(error, Exception) \
+                    and not isinstance(error, MemoryError):
+                return RUN_REFUSED      # run again as Python, the function raises its own exception, if any
+            Py_INCREF(error)
+            w.error = <PyObject*>error
             return RUN_STOPPED
 
     cdef int call_host_step(self, Step* step, Workspace* w) except -2:
