@@ -11,7 +11,7 @@ array([0., 0., 0.])
 
 try:
     from fastgrad._core.engine import (
-        Tensor, TapeView as Tape, enable_grad, get_num_threads, no_grad, set_num_threads, tensor,
+        Program, Tensor, TapeView as Tape, enable_grad, get_num_threads, no_grad, set_num_threads, tensor,
     )
 except ImportError as error:
     if "fastgrad" in str(error):
@@ -23,12 +23,13 @@ except ImportError as error:
 
 from fastgrad import nn, numpy, optim
 from fastgrad.transforms import (
-    compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, value_and_grad, vjp, vmap,
+    ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
+    vjp, vmap,
 )
 from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian",
-           "jacrev", "jvp", "linearize", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map",
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian",
+           "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map",
            "value_and_grad", "vjp", "vmap"]

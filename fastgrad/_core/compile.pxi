@@ -226,10 +226,21 @@ cdef Program plan_program(Recorded r, list forms, list wrappers):
     planner.plan(program, trace, r.roots, trace.guards)
     for k in range(program.n_outputs):
         set_output(planner, program.outputs + k, r.roots[k])
+    program.step_of = steps_of_values(planner)
     for i in range(program.n_steps):
         program.work += program.steps[i].flops + program.steps[i].bytes
     trace.arguments = []
     return program
+
+
+cdef bytes steps_of_values(Planner planner):
+    """For each value its step, or all ones: for explain."""
+    cdef index_t i
+    cdef bytearray steps = bytearray(<Py_ssize_t>planner.n * <Py_ssize_t>sizeof(index_t))
+    cdef index_t* step = <index_t*><char*>steps
+    for i in range(planner.n):
+        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR else <index_t>-1
+    return bytes(steps)
 
 
 cdef index_t input_place(Program program, const Value* v) noexcept:
@@ -309,28 +320,34 @@ cdef class Compiled:
     def __repr__(self):
         return f"<fg.compile of {self.__name__}: {len(self.entries)} signatures>"
 
-    def call_slowly(self, tuple arguments, dict keywords):
-        """By the whole signature."""
+    def call_slowly(self, tuple arguments, dict keywords, out=None):
+        """By the whole signature; out, if given, is filled and returned."""
         cdef Entry entry
         cdef Program program
         cdef list results
         if fg_mark:                     # inside another recording: part of it
+            if out is not None:
+                raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
             return self.__wrapped__(*arguments, **keywords)
         call = self.python.Signature(self, arguments, keywords)
         if call.differentiated:
-            return self.__wrapped__(*arguments, **keywords)
+            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         entry = self.entry_of(call)
         if entry.eager:
-            return self.__wrapped__(*arguments, **keywords)
+            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         for program in list(entry.programs):
             results = []
-            if program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results) == RUN_DONE:
+            if out is None:
+                code = program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results)
+            else:
+                code = replay_into(program, call.leaves, call.form, out)
+            if code == RUN_DONE:
                 if entry.programs[0] is not program and program in entry.programs:
                     entry.programs.remove(program)
                     entry.programs.insert(0, program)
                 self.last = entry if call.plain and program.plain else None
-                return program.build(results)
-        return self.record(call, entry)
+                return program.build(results) if out is None else out
+        return fill_out(self.__name__, out, self.record(call, entry))
 
     cdef Entry entry_of(self, object call):
         cdef Entry entry = self.entries.get(call.key)
@@ -378,6 +395,7 @@ cdef class Compiled:
         ground.forget_arrays(r.trace.arrays)
         program.ground = ground
         program.keep_structure(r, call, self.python)
+        program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
         entry.programs.insert(0, program)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
@@ -443,7 +461,7 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     if names != NULL:
         keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
         if not compiled.has_own_out and "out" in keywords:
-            return compiled.python.call_with_out(compiled, positional, keywords)
+            return compiled.call_slowly(positional, keywords, keywords.pop("out"))
     return compiled.call_slowly(positional, keywords)
 
 

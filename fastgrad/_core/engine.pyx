@@ -96,7 +96,11 @@ include "trace.pxi"
 include "plan.pxi"
 include "program.pxi"
 include "compile.pxi"
+include "store.pxi"
+include "cfunction.pxi"
 include "functions.pxi"
 
 borrow_matmul()
 use_level(NULL)
+LOOP_TYPES = (FG_F64, FG_F32)
+FILE_OPERATIONS = file_operations()

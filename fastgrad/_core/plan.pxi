@@ -391,6 +391,7 @@ cdef class Planner:
     cdef int become_number(self, index_t i, double number) except -1:
         self.values[i].op = V_CONSTANT
         self.values[i].number = number
+        memset(self.values[i].o, 0, sizeof(self.values[i].o))
         return 0
 
     # -- stages

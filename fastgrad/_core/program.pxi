@@ -8,6 +8,7 @@ cdef enum:
     RUN_DONE = 0
     RUN_STOPPED = -1            # an exception is set
     RUN_REFUSED = 1             # a guard failed
+    RUN_LABELS = 2              # a class number is out of range
 
     LONG_PROGRAM = 30000        # elements times operations above which a replay releases the GIL
 
@@ -40,9 +41,9 @@ cdef struct Output:
 
 cdef struct Workspace:
     Workspace* next
+    index_t step                # the step that a run stopped at
     char* arena
     char* scratch
-    PyObject* error             # of a call of Python, counted
     void* arena_block
     void* scratch_block
     char* bases[1]
@@ -59,9 +60,46 @@ cdef void* aligned_block(size_t bytes, char** aligned) noexcept nogil:
 cdef class Program:
     """A function's recording, optimised and planned, to be replayed on other inputs.
 
-    Made by ``fg.compile``: ``compiled.program(*arguments)`` returns the one for a signature.  Calling it replays it.
+    Made by ``fg.compile``: ``compiled.program(*arguments)`` returns the one for a signature, ``fg.load_program(path)`` one
+    that was saved.  Calling it with such arguments replays it and returns what the function would.
 
-    Thread-safety: any number of threads may call one Program; each call has its own workspace.
+    Parameters
+    ----------
+    *arguments, **keywords
+        The function's, of the same tree, shapes and dtypes; what was taken by value must be equal.
+    out : pytree of ndarray, optional
+        Like the result (0-d arrays for numbers): writable, C-contiguous, of its dtypes.  Is filled and returned, and
+        no array is allocated.  Where the call raises, its contents are undefined unless it overlaps an argument.
+
+    Raises
+    ------
+    ValueError
+        Where the call does not fit, or a guard fails: the message says which.
+    IndexError
+        Where a class number of a cross-entropy is out of range.
+    TypeError
+        Where an argument is being differentiated, or the call is itself recorded.
+
+    Notes
+    -----
+    Numbers that the function read from elsewhere are those of the recording; Tensors and arrays from outside are read
+    at each call.  A call that raises has changed nothing but ``out``.
+
+    Thread-safety: any number of threads may call one Program; each call has its own workspace.  Long replays release the
+    GIL.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgrad as fg
+    >>> program = fg.compile(fg.value_and_grad(lambda x: np.sum(x * x))).program(np.zeros(2))
+    >>> program(np.array([1.0, 2.0]))
+    (np.float64(5.0), array([2., 4.]))
+    >>> out = np.array(0.0), np.zeros(2)
+    >>> program(np.array([3.0, 4.0]), out=out) is out
+    True
+    >>> out
+    (array(25.), array([6., 8.]))
     """
     cdef Step* steps
     cdef index_t n_steps
@@ -90,12 +128,16 @@ cdef class Program:
     cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
     cdef bint plain                     # arguments need no more looking at than replay does
     cdef double work
-    cdef readonly object signature      # of the call that was recorded
+    cdef bytes step_of                  # for each value its step, an index_t, for explain
+    cdef readonly object binding        # the trees of arguments and results: fastgrad.transforms.programs
+    cdef index_t stopped_at             # the step of the guard that refused last; n_steps: the arguments did not fit
+    cdef readonly dict held             # of a loaded Program: the Tensors that it reads besides its arguments, by name
     cdef readonly index_t refused       # calls that a guard refused
     cdef readonly bint pure             # changes nothing but its results, and reads nothing but its arguments
 
     def __cinit__(self):
         self.n_bases = 1
+        self.held = {}
         self.writes, self.cleared, self.slots, self.arrays, self.gradient_states = [], [], [], [], []
         self.changes, self.generators = [], []
 
@@ -286,6 +328,7 @@ cdef class Program:
         cdef index_t i
         cdef int code
         cdef object made
+        self.stopped_at = self.n_steps
         try:
             for i in range(self.n_arguments):
                 if not self.load(self.inputs + i, w.bases, <object>leaves[i], kept):
@@ -301,17 +344,15 @@ cdef class Program:
             else:
                 code = self.run(w)
             if code == RUN_STOPPED:
-                if w.error != NULL:
-                    error = <object>w.error
-                    Py_DECREF(error)
-                    w.error = NULL
-                    raise error
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
                 return -1
+            if code == RUN_LABELS:
+                raise_labels(self.steps + w.step, w)
             if code == RUN_REFUSED:
                 results.clear()
                 self.refused += 1
+                self.stopped_at = w.step
                 return RUN_REFUSED
             for i in range(self.n_outputs):
                 results[i] = self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR, results[i])
@@ -409,7 +450,6 @@ cdef class Program:
             elif r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
                 self.simple = len(r.leaves) or -1
         self.plain = call.plain
-        self.signature = call
         for target in self.writes + self.cleared:
             if type(target) is int or (type(target) is tuple and type(target[0]) is int):
                 self.plain = False
@@ -435,35 +475,119 @@ cdef class Program:
         cdef int code
         for i in range(self.n_steps):
             step = self.steps + i
-            if step.kind == STEP_SCALARS:
-                fg_scalars_run(step.scalars, <double*>w.arena)
-            elif step.kind == STEP_GROUP:
-                if fg_group_run(step.group, w.bases, w.scratch, look_for_signals, NULL) != 0:
-                    return RUN_STOPPED
-            elif step.kind == STEP_PRODUCT:
-                run_products(step, w)
-            elif step.kind == STEP_GUARD:
-                if not guard_holds(step, w):
-                    return RUN_REFUSED
-            elif step.kind == STEP_HOST:
+            w.step = i
+            if step.kind == STEP_HOST:
                 code = self.run_host(step, w)
-                if code != RUN_DONE:
-                    return code
             else:
-                run_rows(step, w, self.trace.values)
+                code = run_step(step, w, self.trace.values, look_for_signals)
+            if code != RUN_DONE:
+                return code
             if self.work > LONG_PROGRAM and (step.kind != STEP_SCALARS or step.size[0] > 10000) and look_for_signals(NULL) != 0:
                 return RUN_STOPPED
         return RUN_DONE
+
+    # -- what a user calls; the rest of it is in store.pxi and fastgrad.transforms.programs
+
+    def __call__(self, *arguments, **keywords):
+        return call_program(self, arguments, keywords)
+
+    def __repr__(self):
+        return HOOKS["programs"].short_text(self)
+
+    def __reduce__(self):
+        return HOOKS["programs"].load_bytes, (HOOKS["programs"].to_bytes(self),)
+
+    def explain(self, most=40):
+        """What a replay does, as a text: steps in order, shapes, bytes, flops, memory, guards, what lies outside.
+
+        Parameters
+        ----------
+        most : int
+            Of more steps than this only the dearest are listed.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastgrad as fg
+        >>> program = fg.compile(lambda x: np.sum(np.exp(x) * 2.0)).program(np.zeros(1000))
+        >>> print(program.explain().splitlines()[0])
+        Program of <lambda>: 1 argument, 1 result, 1 step
+        """
+        return HOOKS["programs"].explain(self, most)
+
+    def save(self, path):
+        """Writes the Program to a file that ``fg.load_program`` reads.
+
+        The file is a zip with ``program.json`` and arrays in NumPy's .npy format; it holds no code.  Tensors and arrays
+        that the function read from outside are written with their present values: see ``held``.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        TypeError
+            If the Program changes Tensors from outside, calls Python, or has arguments or results in containers other
+            than tuples, lists and dicts with string keys.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> import fastgrad as fg
+        >>> path = os.path.join(tempfile.mkdtemp(), "slope.fg")
+        >>> fg.compile(fg.grad(lambda x: np.sum(x ** 3))).program(np.zeros(2)).save(path)
+        >>> fg.load_program(path)(np.array([1.0, 2.0]))
+        array([ 3., 12.])
+        """
+        HOOKS["programs"].save(self, path)
+
+    def c_function(self, signature="full"):
+        """The Program as a C function that needs neither Python nor the GIL.
+
+        Parameters
+        ----------
+        signature : {"full", "value", "number"}
+            "full": ``int f(const double *x, double *value, double *gradient, void *workspace)``;
+            "value": ``double f(int n, double *x, void *workspace)``;
+            "number": ``double f(double x, void *workspace)``.
+
+        Returns
+        -------
+        CFunction
+
+        Raises
+        ------
+        TypeError
+            If arguments or results are not float64, or the Program calls Python or changes Tensors from outside.
+
+        Notes
+        -----
+        docs/c-abi.md says what the pointers are, what is returned and how threads use it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastgrad as fg
+        >>> program = fg.compile(lambda x: x[0] * x[1]).program(np.zeros(2))
+        >>> f = program.c_function("value")
+        >>> w = f.workspace()
+        >>> import ctypes
+        >>> f.ctypes(2, (ctypes.c_double * 2)(3.0, 4.0), w.address)
+        12.0
+        """
+        return c_function_of(self, signature)
 
     cdef int run_host(self, Step* step, Workspace* w) noexcept with gil:
         try:
             return self.call_host_step(step, w)
         except BaseException as error:
-            if (<object>(self.trace.values + step.value).extra.rule).pure and isinstance(error, Exception) \
-                    and not isinstance(error, MemoryError):
-                return RUN_REFUSED      # run again as Python, the function raises its own exception, if any
-            Py_INCREF(error)
-            w.error = <PyObject*>error
+            restore_error(error)
             return RUN_STOPPED
 
     cdef int call_host_step(self, Step* step, Workspace* w) except -2:
@@ -601,6 +725,47 @@ cdef void copy_strided(const char* source, const Py_ssize_t* strides, const Shap
 
 
 # -------------------------------------------------------------------------------------------------------------- the steps
+
+cdef int run_step(const Step* step, Workspace* w, const Value* values, fg_interrupt interrupt) noexcept nogil:
+    """Any step but a call of Python.  RUN_STOPPED: the interrupt asked for it."""
+    if step.kind == STEP_SCALARS:
+        fg_scalars_run(step.scalars, <double*>w.arena)
+    elif step.kind == STEP_GROUP:
+        if fg_group_run(step.group, w.bases, w.scratch, interrupt, NULL) != 0:
+            return RUN_STOPPED
+    elif step.kind == STEP_PRODUCT:
+        run_products(step, w)
+    elif step.kind == STEP_GUARD:
+        if not guard_holds(step, w):
+            return RUN_REFUSED
+    else:
+        if (step.kind == STEP_CROSS_ENTROPY or step.kind == STEP_CROSS_ENTROPY_PULL) and not labels_hold(step, w):
+            return RUN_LABELS
+        run_rows(step, w, values)
+    return RUN_DONE
+
+
+cdef const int64_t* labels_of(const Step* step, Workspace* w) noexcept nogil:
+    cdef int k = 2 if step.kind == STEP_CROSS_ENTROPY else 5
+    return <const int64_t*>(w.bases[step.base[k]] + step.place[k])
+
+
+cdef bint labels_hold(const Step* step, Workspace* w) noexcept nogil:
+    """Whether the class numbers are in range: the kernels index by them."""
+    cdef const int64_t* label = labels_of(step, w)
+    cdef Py_ssize_t i
+    for i in range(step.size[0]):
+        if label[i] < 0 or label[i] >= step.size[1]:
+            return False
+    return True
+
+
+cdef int raise_labels(const Step* step, Workspace* w) except -1:
+    cdef const int64_t* label = labels_of(step, w)
+    cdef list labels = [label[i] for i in range(step.size[0])]
+    raise IndexError(f"cross_entropy: class numbers go from 0 to {step.size[1] - 1}, not from {sorted(labels)[0]} to "
+                     f"{sorted(labels)[-1]}")
+
 
 cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
     cdef const char* at = w.bases[step.base[0]] + step.place[0]

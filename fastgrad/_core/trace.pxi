@@ -698,6 +698,8 @@ cdef int note_pull(int op, Tensor result, Tensor g, Tensor x, Tensor y, Tensor z
     for t in (g, x, y, z, out):
         if t is not None:
             id[k] = trace.of_tensor(<Tensor>t)
+            if op >= V_PULL:
+                id[k] = trace.as_loops_read(id[k], <int>parameter)
         k += 1
     trace.note(op, result, id, parameter, NULL)
     return 0
@@ -952,8 +954,10 @@ class TraceNode:
     shape, dtype
     value : float, ndarray, Tensor, HostCall or None
         Of a constant its value, of a slot or array what it is, of a host call the call.
+    number : float or None
+        Of a constant that is one number throughout, that number.
     """
-    __slots__ = ("op", "name", "operands", "parameter", "numbers", "shape", "dtype", "value")
+    __slots__ = ("op", "name", "operands", "parameter", "numbers", "shape", "dtype", "value", "number")
 
     def __repr__(self):
         return f"{self.name}{self.operands} -> {self.dtype}{list(self.shape)}"
@@ -975,11 +979,12 @@ cdef object trace_node(Trace trace, index_t i):
     node.numbers = () if v.extra == NULL else tuple([v.extra.numbers[k] for k in range(v.extra.n_numbers)])
     node.shape = shape_tuple(v.shape)
     node.dtype = cnp.PyArray_DescrFromType(v.dtype)
-    node.value = None
+    node.value = node.number = None
     if v.op == V_CONSTANT:
         if v.array != NULL:
             node.value = view_ndarray(v.array, False)
         else:
+            node.number = v.number
             node.value = v.number if v.shape.ndim == 0 and v.dtype == NPY_DOUBLE else np.full(node.shape, v.number, node.dtype)
     elif v.op == V_SLOT:
         node.value = trace.slots[v.parameter]

@@ -543,6 +543,9 @@ def _named(function, name, of):
     return function
 
 
+from fastgrad.transforms import programs  # noqa: E402
 from fastgrad.transforms.compile import compile  # noqa: E402
+from fastgrad.transforms.programs import ProgramFormatError, load_program  # noqa: E402
 
-engine.install(lower_aux=lower_aux, tree_unflatten=tree_unflatten, count_leaves=count_leaves)
+engine.install(lower_aux=lower_aux, tree_flatten=tree_flatten, tree_unflatten=tree_unflatten, count_leaves=count_leaves,
+               programs=programs)

@@ -12,6 +12,7 @@ import numpy as np
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
 from fastgrad.transforms.bindings import Walk, random_states, sample
+from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["compile"]
@@ -303,19 +304,3 @@ def warn_eager(compiled, differentiable, escaped, holds):
     else:
         reason = "an argument is also a Tensor that it reads from outside, and it changes one of them"
     warn(compiled, f"runs uncompiled: {reason}")
-
-
-# ----------------------------------------------------------------------------------------------------------- bound Programs
-
-
-def call_with_out(compiled, arguments, keywords):
-    """A call whose results go into arrays that the caller gives."""
-    out = keywords.pop("out")
-    if out is None:
-        return compiled(*arguments, **keywords)
-    raise NotImplementedError("out=")
-
-
-def bound_program(program, structure, call):
-    """See Compiled.program."""
-    return program
