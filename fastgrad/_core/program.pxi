@@ -587,6 +587,9 @@ cdef class Program:
         try:
             return self.call_host_step(step, w)
         except BaseException as error:
+            if (<object>(self.trace.values + step.value).extra.rule).pure and isinstance(error, Exception) \
+                    and not isinstance(error, MemoryError):
+                return RUN_REFUSED      # run again as Python, the function raises its own exception, if any
             restore_error(error)
             return RUN_STOPPED
 
