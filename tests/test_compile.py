@@ -1146,7 +1146,7 @@ def test_recordings_are_bounded_and_a_function_that_keeps_recording_is_named():
 def test_signatures_are_bounded_too(how):
     factor = 0
     compiled = fg.compile((lambda x, k: x * k) if how == "static" else (lambda x, k: x * factor))
-    with pytest.warns(RuntimeWarning, match="recorded") as caught:
+    with pytest.warns(RuntimeWarning, match="recorded|more than 64 signatures") as caught:
         for factor in range(400):
             check(compiled(A, factor if how == "static" else 0), A * factor)
     assert len(caught) == 1 and compiled.recordings < 200
@@ -1231,7 +1231,7 @@ def test_an_index_out_of_bounds_raises_at_a_replay():
 
 
 @pytest.mark.parametrize("bad", [[0, 1, 2, 3, 4, 9], [0, 1, 2, -7, 0, 0], [0, 2**40, 0, 0, 0, 0]])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"hessian"}))      # which does not depend on the labels
 def test_a_label_out_of_range_raises_at_a_replay(name, bad):
     if name == "of T" and bad[4] == 4:
         return
@@ -1321,6 +1321,7 @@ def test_contract_37_an_interrupt_reaches_a_long_replay_and_changes_nothing():
 
     compiled = fg.compile(f)
     x = np.ones((300, 300))
+    compiled(x)
     expected = compiled(x)
     before = w.numpy().copy()
     timer = threading.Timer(0.05, lambda: signal.raise_signal(signal.SIGINT))
