@@ -8,11 +8,16 @@ import copy
 import dataclasses
 import itertools
 import math
+import os
 import pickle
 import random
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -1351,3 +1356,20 @@ def test_contract_44_run_twice_and_by_any_number_of_threads():
         fg.set_num_threads(threads)
     check(recorded, f(x, y))
     near(lowered(first), lowered(recorded), 1e3)
+
+
+# ------------------------------------------------------------------------------------------------ the engine's own tests
+
+
+@pytest.mark.skipif(bool(os.environ.get("FASTGRAD_COMPILED")), reason="this is it")
+def test_the_engine_s_tests_pass_with_compiled_twins():
+    """A part that takes seconds; FASTGRAD_COMPILED=1 pytest runs all of it (conftest.py)."""
+    tests = Path(__file__).parent
+    files = [str(tests / f"test_{name}.py") for name in ("structured", "transforms", "tensor", "nn", "optim")]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *files, "-k", "not against and not pytorch", "-p", "no:cacheprovider", "--tb=short", "-rN"],
+        env={**os.environ, "FASTGRAD_COMPILED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tests.parent, capture_output=True,
+        text=True, timeout=600)
+    assert run.returncode == 0, run.stdout[-4000:]
+    compared = int(re.search(r"compiled twins: (\d+) compared", run.stdout).group(1))
+    assert compared > 5000
