@@ -6,6 +6,7 @@ The histories record, drop, sweep, change in place and take views in any order; 
 
 import gc
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import fastgrad as fg  # noqa: E402
 import fastgrad.numpy as fnp  # noqa: E402
 from fastgrad import reference as ref  # noqa: E402
 from fastgrad._core import engine  # noqa: E402
+from fastgrad.tree import tree_flatten  # noqa: E402
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -301,6 +303,120 @@ def test_vmap_of_a_program_and_of_its_derivatives_is_a_loop(steps, shape, n, sha
         wanted = sum(fg.grad(f, 1)(fg.tensor(x), pairs[0][1]) for x in a)
         assume(np.abs(wanted).max(initial=0) < 1e4)
         np.testing.assert_allclose(whole, wanted, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(wanted).max(initial=0)))
+
+
+# Programs compiled: recorded on one set of numbers, replayed on others
+
+
+def twins(f, calls):
+    """Holds the compiled f against f on each tuple of arguments, the second time round too."""
+    compiled = fg.compile(f)
+    for arguments in calls + calls[:1]:
+        with np.errstate(all="ignore"):
+            for ours, theirs in zip(tree_flatten(compiled(*arguments))[0], tree_flatten(f(*arguments))[0]):
+                ours, theirs = (v.detach().numpy() if isinstance(v, fg.Tensor) else np.asarray(v) for v in (ours, theirs))
+                assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+                size = np.max(np.abs(theirs), initial=1.0, where=np.isfinite(theirs))
+                eps = 1e-3 if any(a.dtype == np.float32 for a in arguments) else 1e-11
+                right = (ours == theirs) | (np.abs(ours - theirs) <= eps * size) | (np.isnan(ours) & np.isnan(theirs)) \
+                    | ~(np.abs(theirs) < 1e100)
+                assert right.all(), (arguments, ours, theirs)
+    return compiled
+
+
+@examples(150)
+@given(st.lists(scalar_step, min_size=1, max_size=14), st.lists(st.tuples(number, number), min_size=2, max_size=4))
+def test_a_program_over_numbers_is_its_compiled_twin(steps, inputs):
+    f = lambda x, y: run_scalar(steps, (x, y), fnp)  # noqa: E731
+    calls = [tuple(map(np.float64, pair)) for pair in inputs]
+    twins(fg.value_and_grad(f, (0, 1)), calls)
+    twins(lambda x, y: fg.jvp(f, (x, y), (y, x)), calls)
+
+
+def branching(steps, x, y):
+    """A program whose way depends on its numbers."""
+    values = [x, y]
+    for name, *operands in steps:
+        picked = [values[o % len(values)] if isinstance(o, int) else o for o in operands]
+        if len(picked) == 2 and picked[0] > picked[1]:
+            picked.reverse()
+        made = run_scalar([(name, *range(len(picked)))], picked, fnp)
+        if made < 0:
+            made = made * made
+        elif made != made:
+            made = values[-1]
+        values.append(made * 0.5)
+    return values[-1] + values[0] + values[1]
+
+
+@examples(80)
+@given(st.lists(scalar_step, min_size=1, max_size=5), st.lists(st.tuples(number, number), min_size=4, max_size=12))
+def test_a_program_with_branches_is_its_compiled_twin(steps, inputs):
+    f = lambda x, y: branching(steps, x, y)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        twins(fg.value_and_grad(f, (0, 1)), [tuple(map(np.float64, pair)) for pair in inputs])
+
+
+@examples(200)
+@given(st.lists(array_step, min_size=1, max_size=9), st.lists(shapes, min_size=1, max_size=2), st.integers(0, 2**32 - 1))
+def test_a_program_over_arrays_is_its_compiled_twin(steps, input_shapes, seed):
+    rng = np.random.default_rng(seed)
+    f = lambda *v: run_array(steps, v)  # noqa: E731
+    calls = [tuple(rng.uniform(-1, 1, s) for s in input_shapes) for _ in range(3)]
+    slots = tuple(range(len(input_shapes)))
+    compiled = twins(fg.value_and_grad(f, slots), calls)
+    assert compiled.recordings == 1
+    twins(lambda *v: fg.jvp(f, v, tuple(fnp.cos(a) for a in v)), calls[:2])
+    twins(fg.value_and_grad(f, slots), [tuple(a.astype(np.float32) for a in v) for v in calls[:2]])
+
+
+@examples(80)
+@given(st.lists(array_step, min_size=1, max_size=7), shapes, st.integers(0, 2**32 - 1))
+def test_second_derivatives_of_a_program_are_its_compiled_twin_s(steps, shape, seed):
+    rng = np.random.default_rng(seed)
+    f = lambda x: run_array(steps, [x])  # noqa: E731
+    calls = [(rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)) for _ in range(3)]
+    twins(lambda a, t: fg.grad(lambda x: (fg.grad(f)(x) * t).sum())(a), calls)
+
+
+@examples(60)
+@given(st.lists(array_step, min_size=1, max_size=7), st.lists(shapes, min_size=2, max_size=3), st.integers(0, 2**32 - 1))
+def test_one_function_compiled_for_many_signatures(steps, input_shapes, seed):
+    rng = np.random.default_rng(seed)
+    f = fg.value_and_grad(lambda x: run_array(steps, [x]))
+    calls = [(rng.uniform(-1, 1, s).astype(d),) for _ in range(2) for s in input_shapes for d in (np.float64, np.float32)]
+    compiled = twins(f, calls)
+    assert compiled.recordings == 2 * len(set(input_shapes))
+
+
+@examples(60)
+@given(st.lists(array_step, min_size=1, max_size=6), shapes, st.integers(0, 2**32 - 1))
+def test_a_training_step_of_a_program_is_its_compiled_twin(steps, shape, seed):
+    rng = np.random.default_rng(seed)
+    start, inputs = rng.uniform(-1, 1, shape), [rng.uniform(-1, 1, shape) for _ in range(4)]
+
+    def make():
+        w = fg.tensor(start, requires_grad=True)
+        optimizer = fg.optim.SGD([w], lr=1e-3, momentum=0.9)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = run_array(steps, [w * x, w, x])
+            if loss.requires_grad:
+                loss.backward()
+                optimizer.step()
+            return loss.detach()
+
+        return w, step
+
+    (v, eager), (w, step) = make(), make()
+    compiled = fg.compile(step)
+    for x in inputs:
+        x = fg.tensor(x)
+        a, b = compiled(x).item(), eager(x).item()
+        assert abs(a - b) <= 1e-9 * max(1.0, abs(b)) or not abs(b) < 1e6
+        np.testing.assert_allclose(w.detach().numpy(), v.detach().numpy(), rtol=1e-8, atol=1e-8)
 
 
 # Histories

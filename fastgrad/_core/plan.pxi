@@ -345,7 +345,7 @@ cdef class Planner:
                     s.kind, s.rank = SITE_LANE, RANK_LANE
             elif op == OP_SUM:
                 s.kind = SITE_KERNEL
-                if axes_lead(v.parameter) or axes_trail(v.parameter, x.shape.ndim):
+                if x.shape.size and (axes_lead(v.parameter) or axes_trail(v.parameter, x.shape.ndim)):
                     s.kind, s.rank = SITE_SUM, RANK_SUM
             elif op == OP_RESHAPE:
                 if not self.contiguous(a):

@@ -449,7 +449,7 @@ cdef class Program:
             if r.structure == ():
                 self.simple = 0
             elif r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
-                self.simple = len(r.leaves)
+                self.simple = len(r.leaves) or -1
         self.plain = call.plain
         for target in self.writes + self.cleared:
             if type(target) is int or (type(target) is tuple and type(target[0]) is int):
@@ -588,6 +588,9 @@ cdef class Program:
         try:
             return self.call_host_step(step, w)
         except BaseException as error:
+            if (<object>(self.trace.values + step.value).extra.rule).pure and isinstance(error, Exception) \
+                    and not isinstance(error, MemoryError):
+                return RUN_REFUSED      # run again as Python, the function raises its own exception, if any
             restore_error(error)
             return RUN_STOPPED
 

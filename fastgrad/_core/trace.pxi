@@ -330,6 +330,8 @@ cdef class Trace:
             key.o[k] = o[k]
             if o[k] and self.values[o[k]].op != V_CONSTANT:
                 constant = False
+            if o[k] and (op < FG_N_ELEMENTARY or op >= V_PULL):
+                key.o[k] = self.as_loops_read(o[k], <int>parameter)
         if constant and o[0]:
             result.traced = self.mark       # its value is known for good
             return 0
@@ -640,7 +642,7 @@ cdef int note_elementwise(int op, int type, Tensor result, Operand* o, int n) ex
     cdef bint weak = True
     memset(id, 0, sizeof(id))
     for k in range(n):
-        id[k] = trace.as_loops_read(trace.of_operand(o + k), type)
+        id[k] = trace.of_operand(o + k)
         weak = weak and o[k].dtype == WEAK
     trace.note(op, result, id, <index_t>type, NULL)
     result.weak = weak

@@ -115,7 +115,7 @@ class Signature:
                 form = NUMBER
             elif isinstance(leaf, (np.ndarray, np.generic)) and not isinstance(leaf, np.flexible):
                 leaf = _as_array(leaf)
-                key.append((ARRAY, leaf.dtype, leaf.shape))
+                key.append((ARRAY, leaf.dtype.newbyteorder("="), leaf.shape))
                 form = ARRAY
             else:
                 key.append(("static", _by_value(leaf, False)))
@@ -186,7 +186,7 @@ def _as_array(leaf):
     if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:
         raise TypeError(f"compile: an argument is a {type(leaf).__name__}; pass np.asarray(x), a plain array")
     leaf = np.asarray(leaf)
-    if not (leaf.dtype.kind in "biu" or leaf.dtype in (np.float64, np.float32)):
+    if not (leaf.dtype.kind in "biu" or leaf.dtype.newbyteorder("=") in (np.float64, np.float32)):
         raise TypeError(f"compile: an argument of dtype {leaf.dtype}; use float64, float32, integers or bool, or make it a "
                         "static argument")
     return leaf
