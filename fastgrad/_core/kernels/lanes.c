@@ -12,6 +12,12 @@
 #include "fused_ops.h"
 #include "threads.h"
 
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
+
 #define MOST_THREADS 64
 #define MOST_CHUNKS 16384
 #define MOST_PARTIALS (1 << 20)   /* numbers that all chunks together keep of a sum over rows */
@@ -20,6 +26,8 @@
 #define ALIVE_BYTES (512 * 1024)  /* of a block: in the second cache; what is read soon again stays in the first by itself */
 #define FEWEST_LANES 32
 #define STREAM_BYTES (16 << 20)   /* traffic of a run that caches do not hold: stores go past them */
+#define STREAM_LANES 128          /* of a block then: so few that the next one's lines arrive while it is worked on */
+#define AHEAD_BYTES 1024          /* how far the lines of streams are asked for before they are read */
 #define INTERRUPT_NS 20000000
 
 /* ------------------------------------------------------------------------------------------------------ what is kept */
@@ -398,7 +406,7 @@ static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 /* As many lanes as keep everything alive in the second cache, but some blocks for every thread where threads pay. */
 static ptrdiff_t choose_lanes(const fg_group *g) {
     size_t one = (size_t)(g->n_slots + g->n_streams + g->n_copies + 1) * sizeof(double);
-    ptrdiff_t lanes = FG_BLOCK, size = g->extent.size;
+    ptrdiff_t lanes = g->past_caches ? STREAM_LANES : FG_BLOCK, size = g->extent.size;
     while (lanes > FEWEST_LANES && (size_t)lanes * one > ALIVE_BYTES) lanes /= 2;
     while (lanes > 2 * FEWEST_LANES && size < 4 * lanes && g->cost * (double)size > WORTH_THREADS) lanes /= 2;
     ptrdiff_t all = (ptrdiff_t)round_up((size_t)size, 16);
@@ -760,6 +768,7 @@ static void run_block(const run *r, const worker *w, ptrdiff_t chunk, ptrdiff_t 
     for (int32_t k = 0; k < g->n_streams; k++) {
         const stream *s = g->streams + k;
         w->places[s->place] = at(r, s->at) + start * s->item;
+        for (ptrdiff_t i = 0; g->past_caches && i < n * s->item; i += 64) PREFETCH(w->places[s->place] + i + AHEAD_BYTES);
     }
     run_steps(g, w, n);
     sum_block(r, w, chunk, start, n);
