@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from fastgrad import demo
+import fastgrad as fg
+from fastgrad import demo, optim
 
 
 # `-m` puts the working folder first on the path: in a checkout that would be the sources, which are not built.
@@ -50,9 +51,10 @@ def test_it_ends_with_gradients_per_second_and_ratios(short):
     done, results = short
     for batch in ("batch 1", "batch 32"):
         rates = results["gradients_per_second"][batch]
-        assert list(rates) == ["pure Python", "NumPy, backward by hand", "fastgrad"]
+        assert list(rates) == ["pure Python", "NumPy, backward by hand", "fastgrad", "fastgrad, Program",
+                               "fastgrad, Program, batch of lanes"]
         assert rates["pure Python"] < rates["NumPy, backward by hand"]
-        assert rates["pure Python"] < rates["fastgrad"]
+        assert rates["pure Python"] < rates["fastgrad"] < rates["fastgrad, Program"]
     assert "gradients per second" in done.stdout
 
 
@@ -172,7 +174,7 @@ def test_the_four_networks_agree(batch):
     arrays = list(model.state_dict().values())
     loss, exact = demo.numpy_gradients(arrays, x, labels)
     python_loss, flat = demo.python_gradients([a.tolist() for a in arrays], x.tolist(), labels.tolist())
-    fastgrad_loss = demo.fastgrad_gradients(model, x, labels)
+    fastgrad_loss = demo.fastgrad_gradients(model, x, labels).item()
     assert python_loss == pytest.approx(loss, rel=1e-13)
     assert fastgrad_loss == pytest.approx(loss, rel=1e-13)
     w1, b1, w2, b2 = exact
@@ -180,3 +182,40 @@ def test_the_four_networks_agree(batch):
     for parameter, theirs, step in zip(model.parameters(), exact, demo.complex_step(arrays, x, labels)):
         np.testing.assert_allclose(parameter.grad.numpy(), theirs, rtol=1e-11, atol=1e-16)
         np.testing.assert_allclose(step, theirs, rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_programs_give_the_gradients_of_the_network(batch):
+    images, digits = demo.load_digits()
+    model = demo.network(np.random.default_rng(1))
+    arrays = list(model.state_dict().values())
+    many = images[: 4 * batch].reshape(4, batch, -1), digits[: 4 * batch].reshape(4, batch)
+    program, lanes = demo.program_of_gradients(model), demo.program_of_lanes()
+    for _ in range(2):
+        losses, by_lane = lanes(*arrays, *many)
+    for k, (x, labels) in enumerate(zip(*many)):
+        loss, exact = demo.numpy_gradients(arrays, x, labels)
+        assert program(x, labels).item() == pytest.approx(loss, rel=1e-13)
+        assert losses[k] == pytest.approx(loss, rel=1e-13)
+        for parameter, lane, theirs in zip(model.parameters(), by_lane, exact):
+            np.testing.assert_allclose(parameter.grad.numpy(), theirs, rtol=1e-11, atol=1e-16)
+            np.testing.assert_allclose(lane[k], theirs, rtol=1e-11, atol=1e-16)
+    assert program.recordings <= 2 and lanes.recordings == 1
+
+
+def test_a_step_of_training_is_one_program_and_trains_as_python_does():
+    images, digits = demo.load_digits()
+    losses = []
+    for compiled in (True, False):
+        model = demo.network(np.random.default_rng(1))
+        optimizer = optim.Adam(model.parameters(), lr=fg.tensor(0.01))
+        step = demo.program_of_training(model, optimizer)
+        step = step if compiled else step.__wrapped__
+        losses.append([])
+        for k in range(10):
+            optimizer.lr[...] = 0.01 * (1.0 - k / 10)
+            losses[-1].append(step(images[32 * k : 32 * k + 32], digits[32 * k : 32 * k + 32]).item())
+        if compiled:
+            assert step.recordings <= 2
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    assert losses[0][-1] < losses[0][0]

@@ -242,3 +242,44 @@ def test_repr_names_the_hyperparameters():
     assert repr(optim.SGD([fg.tensor([1.0], requires_grad=True)], lr=0.1)) == (
         "SGD(1 parameters, lr=0.1, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)"
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_a_rate_that_is_a_tensor_is_read_at_each_compiled_step(make, dtype):
+    ends = []
+    for compiled in (True, False):
+        x = fg.tensor(np.array([1.0, -2.0], dtype), requires_grad=True)
+        optimizer = make([x], lr=fg.tensor(0.5) if compiled else 0.5)
+
+        def step():
+            optimizer.zero_grad()
+            (x * x).sum().backward()
+            optimizer.step()
+
+        call = fg.compile(step) if compiled else step
+        for k in range(6):
+            if compiled:
+                optimizer.lr[...] = 0.5 / (k + 1)
+            else:
+                optimizer.lr = 0.5 / (k + 1)
+            call()
+        assert x.dtype == dtype
+        ends.append(x.detach().numpy())
+        if compiled:
+            assert call.recordings <= 2
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
+
+
+def test_a_rate_that_is_a_tensor_is_saved_as_a_number_and_taken_over_in_place():
+    x = fg.tensor([1.0], requires_grad=True)
+    optimizer = optim.SGD([x], lr=fg.tensor(0.5))
+    state = optimizer.state_dict()
+    assert type(state["options"]["lr"]) is float and state["options"]["lr"] == 0.5
+    rate = optimizer.lr
+    optimizer.load_state_dict({**state, "options": {**state["options"], "lr": 0.25}})
+    assert optimizer.lr is rate and rate.item() == 0.25
+    with pytest.raises(ValueError, match="SGD: lr must be a number or a 0-d Tensor, not one of shape"):
+        optim.SGD([x], lr=fg.tensor([0.5]))
+    with pytest.raises(ValueError, match="SGD: lr must be a finite number >= 0"):
+        optim.SGD([x], lr=fg.tensor(-1.0))

@@ -18,8 +18,11 @@ class Optimizer:
 
     A subclass names its hyperparameters in ``options``, sets them as attributes (they may be changed between
     steps: ``optimizer.lr *= 0.5``), and defines ``update(parameter, gradient, state)``, which is run without
-    recording. ``state`` is that parameter's own dict, empty before its first step; its values are Tensors, changed in place, so that a step can be
-    compiled; one named ``step`` counts, 0-d.
+    recording. ``state`` is that parameter's own dict, empty before its first step; its values are Tensors, changed in
+    place, so that a step can be compiled; one named ``step`` counts, 0-d.
+
+    ``lr`` may be a 0-d Tensor. A compiled step reads it at each call, so ``optimizer.lr[...] = 0.005`` changes the rate
+    without another recording, which a number among the attributes would need.
 
     Parameters
     ----------
@@ -98,7 +101,8 @@ class Optimizer:
             ``{"options": {name: value}, "state": [{name: ndarray or int}, ...]}``, in the order of the parameters.
         """
         return {
-            "options": {name: getattr(self, name) for name in self.options},
+            "options": {name: value.item() if isinstance(value, fg.Tensor) else value
+                        for name, value in ((name, getattr(self, name)) for name in self.options)},
             "state": [
                 {name: int(value.item()) if name == "step" else value.numpy().copy() for name, value in state.items()}
                 for state in self.state
@@ -134,7 +138,10 @@ class Optimizer:
                     value = fg.tensor(value, dtype=parameter.dtype)
                 loaded[-1][key] = fg.tensor(float(value)) if key == "step" else value
         for key, value in options.items():
-            setattr(self, key, value)
+            if isinstance(getattr(self, key), fg.Tensor):
+                getattr(self, key)[...] = value
+            else:
+                setattr(self, key, value)
         self.state = loaded
 
     def __repr__(self):
@@ -154,6 +161,7 @@ class SGD(Optimizer):
     ----------
     params : iterable of Tensor
     lr, momentum, dampening, weight_decay : float
+        lr also as a 0-d Tensor, see `Optimizer`.
     nesterov : bool
         Needs momentum > 0 and dampening = 0.
 
@@ -178,7 +186,7 @@ class SGD(Optimizer):
 
     def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
         super().__init__(params)
-        self.lr = not_negative("SGD", "lr", lr)
+        self.lr = learning_rate("SGD", lr)
         self.momentum = not_negative("SGD", "momentum", momentum)
         self.weight_decay = not_negative("SGD", "weight_decay", weight_decay)
         if nesterov and (momentum == 0 or dampening != 0):
@@ -197,7 +205,7 @@ class SGD(Optimizer):
                 velocity *= self.momentum
                 velocity += (1 - self.dampening) * gradient
             gradient = gradient + self.momentum * velocity if self.nesterov else velocity
-        parameter -= float(self.lr) * gradient  # a NumPy scalar would widen float32
+        parameter -= rate(self.lr, parameter.dtype) * gradient
 
 
 class Adam(Optimizer):
@@ -211,7 +219,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     params : iterable of Tensor
-    lr : float
+    lr : float or 0-d Tensor
     betas : pair of float
         From 0 to below 1.
     eps, weight_decay : float
@@ -238,7 +246,7 @@ class Adam(Optimizer):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
         super().__init__(params)
-        self.lr = not_negative("Adam", "lr", lr)
+        self.lr = learning_rate("Adam", lr)
         self.eps = not_negative("Adam", "eps", eps)
         self.weight_decay = not_negative("Adam", "weight_decay", weight_decay)
         betas = tuple(float(beta) for beta in betas)
@@ -256,7 +264,7 @@ class Adam(Optimizer):
         step, mean, square = state["step"], state["mean"], state["square"]
         step += 1.0
         beta1, beta2 = self.betas
-        step_size = float(self.lr) / (1.0 - beta1**step)
+        step_size = rate(self.lr, step.dtype) / (1.0 - beta1**step)
         scale = 1.0 / fnp.sqrt(1.0 - beta2**step)
         if parameter.dtype != step.dtype:
             step_size, scale = step_size.astype(parameter.dtype), scale.astype(parameter.dtype)
@@ -275,6 +283,21 @@ class Adam(Optimizer):
 
 def zeros_like(parameter):
     return fg.tensor(np.zeros(parameter.shape, parameter.dtype))
+
+
+def learning_rate(optimizer, lr):
+    """The rate as an attribute: a number, or the Tensor that was given."""
+    if not isinstance(lr, fg.Tensor):
+        return not_negative(optimizer, "lr", lr)
+    if lr.ndim:
+        raise ValueError(f"{optimizer}: lr must be a number or a 0-d Tensor, not one of shape {lr.shape}")
+    not_negative(optimizer, "lr", lr.item())
+    return lr
+
+
+def rate(lr, dtype):
+    """The rate to multiply by: a float, as a NumPy scalar would widen float32, or a Tensor of this dtype."""
+    return lr.astype(dtype) if isinstance(lr, fg.Tensor) else float(lr)
 
 
 def not_negative(optimizer, name, value):
