@@ -71,6 +71,7 @@ engine = Extension(
     include_dirs=[numpy.get_include(), str(CORE / "kernels"), str(GENERATED)],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
     depends=[str(path) for path in sources],
+    extra_link_args=["-pthread"] if sys.platform.startswith("linux") else [],
 )
 
 setup(

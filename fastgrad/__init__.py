@@ -10,7 +10,9 @@ array([0., 0., 0.])
 """
 
 try:
-    from fastgrad._core.engine import Program, Tensor, TapeView as Tape, enable_grad, no_grad, tensor
+    from fastgrad._core.engine import (
+        Program, Tensor, TapeView as Tape, enable_grad, get_num_threads, no_grad, set_num_threads, tensor,
+    )
 except ImportError as error:
     if "fastgrad" in str(error):
         raise ImportError(
@@ -21,11 +23,13 @@ except ImportError as error:
 
 from fastgrad import nn, numpy, optim
 from fastgrad.transforms import (
-    ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad, vjp,
+    ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
+    vjp, vmap,
 )
 from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "linearize",
-           "load_program", "nn", "no_grad", "numpy", "optim", "tensor", "tree_map", "value_and_grad", "vjp"]
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian",
+           "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map",
+           "value_and_grad", "vjp", "vmap"]

@@ -6,15 +6,17 @@ Knows nothing about gradients.
 
 from dataclasses import fields, is_dataclass, replace
 
-__all__ = ["tree_flatten", "tree_unflatten", "tree_map"]
+__all__ = ["tree_flatten", "tree_unflatten", "tree_map", "tree_prefix"]
 
 
-def tree_flatten(tree):
+def tree_flatten(tree, sort=True):
     """The leaves of a tree in order, and its structure.
 
     Parameters
     ----------
     tree : pytree
+    sort : bool
+        Whether entries of dicts come in the order of their keys, where these are strings, or as they were inserted.
 
     Returns
     -------
@@ -29,24 +31,24 @@ def tree_flatten(tree):
     [1.0, 2.0]
     """
     leaves = []
-    return leaves, _flatten(tree, leaves)
+    return leaves, _flatten(tree, leaves, sort)
 
 
-def _flatten(tree, leaves):
+def _flatten(tree, leaves, sort):
     kind = type(tree)
     if tree is None:
         return (None, None, ())
     if kind is dict:
-        keys = sorted(tree) if all(isinstance(k, str) for k in tree) else list(tree)
-        return (dict, tuple(keys), tuple(_flatten(tree[k], leaves) for k in keys))
+        keys = sorted(tree) if sort and all(isinstance(k, str) for k in tree) else list(tree)
+        return (dict, tuple(keys), tuple(_flatten(tree[k], leaves, sort) for k in keys))
     if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(kind, "_fields")):
-        return (kind, len(tree), tuple(_flatten(child, leaves) for child in tree))
+        return (kind, len(tree), tuple(_flatten(child, leaves, sort) for child in tree))
     if hasattr(kind, "_tree_flatten"):
         children, aux = tree._tree_flatten()
-        return (kind, _Opaque(aux), tuple(_flatten(child, leaves) for child in children))
+        return (kind, _Opaque(aux), tuple(_flatten(child, leaves, sort) for child in children))
     if is_dataclass(tree) and not isinstance(tree, type):
         names = tuple(f.name for f in fields(tree))
-        return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves) for n in names))
+        return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves, sort) for n in names))
     leaves.append(tree)
     return ()
 
@@ -138,3 +140,52 @@ def tree_map(function, tree, *others):
             raise ValueError(f"tree_map: trees of different structure: {tree!r} and {other!r}")
         columns.append(more)
     return tree_unflatten(structure, [function(*row) for row in zip(*columns)])
+
+
+def tree_prefix(prefix, tree):
+    """One entry a leaf, from a tree of entries that may end early: an entry in the place of a subtree counts for all of it.
+
+    Parameters
+    ----------
+    prefix : int, None, or pytree of these
+        As ``in_axes`` of ``fg.vmap``.
+    tree : pytree
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    ValueError
+        If the prefix has nodes where the tree has others.
+
+    Examples
+    --------
+    >>> from fastgrad.tree import tree_prefix
+    >>> tree_prefix({"a": 0, "b": None}, {"a": 1.0, "b": (2.0, 3.0)})
+    [0, None, None]
+    """
+    if prefix is None or isinstance(prefix, int) or hasattr(prefix, "__index__"):
+        return [prefix] * len(tree_flatten(tree)[0])
+    kind, extra, parts = _flatten(tree, []) or (None, None, ())
+    children = _children(prefix, kind, extra)
+    if children is None or len(children) != len(parts):
+        where = "a leaf" if kind is None else f"a {kind.__name__} of {len(parts)}"
+        raise ValueError(f"{prefix!r} stands where the tree has {where}")
+    return [entry for child, part in zip(children, _children(tree, kind, extra)) for entry in tree_prefix(child, part)]
+
+
+def _children(tree, kind, keys):
+    """The children of a node of a kind; None where it is no such node."""
+    if kind is dict:
+        return [tree[k] for k in keys] if type(tree) is dict and set(tree) == set(keys) else None
+    if kind in (list, tuple):
+        return list(tree) if type(tree) in (list, tuple) else None
+    if kind is None or type(tree) is not kind:
+        return None
+    if isinstance(tree, tuple):
+        return list(tree)
+    if hasattr(kind, "_tree_flatten"):
+        return list(tree._tree_flatten()[0])
+    return [getattr(tree, f.name) for f in fields(tree)]

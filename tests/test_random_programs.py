@@ -277,6 +277,32 @@ def test_float32_programs_stay_float32_and_near(steps, shape, seed):
     np.testing.assert_allclose(found, gradient, rtol=1e-2, atol=1e-2)
 
 
+@examples(200)
+@given(st.lists(array_step, min_size=1, max_size=8), shapes, st.integers(0, 3), st.booleans(), st.integers(0, 2**32 - 1))
+def test_vmap_of_a_program_and_of_its_derivatives_is_a_loop(steps, shape, n, shared, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(-1, 1, (n,) + shape), rng.uniform(-1, 1, shape if shared else (n,) + shape)
+    f = lambda x, y: run_array(steps, [x, y])  # noqa: E731
+    axes = (0, None if shared else 0)
+    pairs = [(a[i], b if shared else b[i]) for i in range(n)]
+
+    def product(x, y):
+        return fg.jvp(lambda x: fg.grad(f)(x, y), (x,), (x,))[1]
+
+    for function, tolerance in ((f, 1e-13), (fg.grad(f, 1), 1e-11), (product, 1e-9)):
+        wanted = [function(fg.tensor(x), fg.tensor(y)).detach().numpy() for x, y in pairs]
+        assume(all(np.abs(w).max(initial=0) < 1e4 for w in wanted))
+        found = fg.vmap(function, axes)(a, b)
+        assert len(found) == n and found.dtype == np.float64
+        for x, w in zip(found, wanted):
+            np.testing.assert_allclose(x, w, rtol=tolerance, atol=tolerance * max(1.0, np.abs(w).max(initial=0)))
+    if n:
+        whole = fg.grad(lambda y: fg.vmap(f, (0, None))(a, y).sum())(pairs[0][1])
+        wanted = sum(fg.grad(f, 1)(x, pairs[0][1]) for x in a)
+        assume(np.abs(wanted).max(initial=0) < 1e4)
+        np.testing.assert_allclose(whole, wanted, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(wanted).max(initial=0)))
+
+
 # Histories
 
 SIZE = 3

@@ -6,8 +6,67 @@
 
 cdef enum:
     MOST_RECORDINGS = 16        # for one signature; the oldest goes
-    MOST_WARM_CALLS = 3         # calls that keep Tensors made inside, before the function counts as not compilable
-    REFUSALS_TO_WARN = 32
+    MOST_SIGNATURES = 64        # of one function; the oldest goes
+    MOST_WARM_CALLS = 3         # recordings in a row that cannot be kept, before the function counts as not compilable
+    RECORDINGS_TO_WARN = 32     # of one signature
+
+
+@cython.final
+cdef class Ground:
+    """What a recording rests on besides the arguments: see fastgrad.transforms.bindings."""
+    cdef list cells, dicts, lists       # (container, key, value)
+    cdef list arrays                    # (ndarray, bytes)
+    cdef object sample
+    cdef readonly list generators
+    cdef readonly dict tensors          # those within reach, by id
+
+    def __init__(self, walk, sample):
+        self.cells, self.dicts, self.lists = walk.cells, walk.dicts, walk.lists
+        self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
+        self.arrays = [(array, sample(array)) for array in walk.arrays]
+
+    cdef bint holds(self) except -1:
+        """Whether everything is what it was."""
+        cdef object now
+        cdef PyObject* item
+        for cell, key, value in self.cells:
+            item = PyCell_Get(<PyObject*>cell)
+            if item == NULL:
+                return False
+            now = <object>item
+            Py_DECREF(now)
+            if now is not value and not same_constant(now, value):
+                return False
+        for container, key, value in self.dicts:
+            item = PyDict_GetItemWithError(container, key)
+            if item == NULL or (item != <PyObject*>value and not same_constant(<object>item, value)):
+                return False
+        for container, key, value in self.lists:
+            if key == -1:
+                if len(container) != value:
+                    return False
+            elif container[key] is not value and not same_constant(container[key], value):
+                return False
+        for array, numbers in self.arrays:
+            if self.sample(array) != numbers:
+                return False
+        return True
+
+    cdef int forget_arrays(self, list arrays) except -1:
+        """Arrays that a replay reads where they lie need no comparing."""
+        read = {(<object>a).__array_interface__["data"][0]: a.nbytes for a in arrays}
+        self.arrays = [(array, numbers) for array, numbers in self.arrays
+                       if read.get(array.__array_interface__["data"][0]) != array.nbytes]
+        return 0
+
+
+cdef bint same_constant(object now, object value) except -1:
+    """Whether two numbers or strings are one constant."""
+    if type(now) is not type(value):
+        return False
+    if isinstance(now, (float, int, str, complex, np.generic)):
+        return bool(now == value) or (now != now and value != value)
+    return False
 
 
 @cython.final
@@ -23,13 +82,14 @@ cdef class Recorded:
 
 
 cdef Recorded record_call(object function, list wrappers, object flatten):
-    """Runs function(wrappers) under a new trace."""
+    """Runs function(wrappers) under a new trace; the wrappers stand for the arguments."""
     cdef Recorded r = Recorded()
     cdef Trace trace = Trace()
     cdef Tensor t
     cdef Py_ssize_t k
     cdef index_t i
     cdef set made = set()
+    cdef list before = [(<Tensor>t).traced for t in wrappers]
     r.trace = trace
     r.roots, r.writes, r.cleared = [], [], []
     trace.open()
@@ -38,6 +98,7 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             i = trace.append(V_ARGUMENT, t.dtype_number, shape_of(t))
             trace.values[i].parameter = <index_t>len(trace.arguments)
             trace.arguments.append(t)
+            trace.outsiders.add(<size_t><PyObject*>t)
             t.traced = trace.mark | i
         result = function(wrappers)
         r.leaves, r.structure = flatten(result)
@@ -46,7 +107,7 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             if type(leaf) is Tensor:
                 t = leaf
                 r.roots.append(trace.of_tensor(t))
-                r.differentiable = r.differentiable or tracked(t)
+                r.differentiable = r.differentiable or loses_gradient(t)
                 if made_inside(t):
                     made.add(id(t))
         collect_writes(r, wrappers, made)
@@ -61,9 +122,18 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
             r.escaped = trace.alive - len(made)
     finally:
         trace.close()
+        for t, place in zip(wrappers, before):
+            t.traced = place
     if trace.broken:
         raise MemoryError("fg.compile: no memory for the recording")
     return r
+
+
+cdef bint loses_gradient(Tensor t) noexcept:
+    """Whether somebody could still differentiate t: it is on the tape, and backward has not been there."""
+    if t.requires:
+        return True
+    return t.node != 0 and not t.tape.nodes[t.node].flags & SWEPT
 
 
 cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
@@ -71,20 +141,22 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
     cdef Trace trace = r.trace
     cdef Tensor t, g
     cdef Py_ssize_t k
-    cdef dict places = {id(w): k for k, w in enumerate(wrappers)}
+    cdef dict places = {}
+    for k in range(len(wrappers)):
+        places[id(wrappers[k])] = k         # of a Tensor that is passed twice the last place, as for its value
     seen = set()
     for t in trace.written:
-        if id(t) not in seen and made_inside(t):
+        if id(t) not in seen and made_inside(t) and id(t) not in places:
             seen.add(id(t))
             r.roots.append(trace.of_tensor(t))
             r.writes.append(t)
-            r.differentiable = r.differentiable or (t.node != 0 and not t.requires)
+            r.differentiable = r.differentiable or (t.node != 0 and not t.requires and loses_gradient(t))
     for k in range(len(wrappers)):
         t = wrappers[k]
-        if trace.of_tensor(t) != k + 1:
+        if places[id(t)] == k and trace.of_tensor(t) != k + 1:
             r.roots.append(trace.of_tensor(t))
             r.writes.append(k)
-            r.differentiable = r.differentiable or (t.node != 0 and not t.requires)
+            r.differentiable = r.differentiable or (t.node != 0 and not t.requires and loses_gradient(t))
     for t, before in trace.gradients:
         if t.gradient is before:
             continue
@@ -95,13 +167,13 @@ cdef int collect_writes(Recorded r, list wrappers, set made) except -1:
         g = t.gradient
         if made_inside(g):
             made.add(id(g))
-        r.differentiable = r.differentiable or tracked(g)
+        r.differentiable = r.differentiable or (tracked(g) and loses_gradient(g))
         r.roots.append(trace.of_tensor(g))
         r.writes.append((target,))
     return 0
 
 
-cdef Program plan_program(Recorded r, list forms):
+cdef Program plan_program(Recorded r, list forms, list wrappers):
     """The Program of a recording."""
     cdef Trace trace = r.trace
     cdef Program program = Program()
@@ -111,6 +183,8 @@ cdef Program plan_program(Recorded r, list forms):
     cdef Value* v
     cdef Input* input
     cdef dict gradient_of = {}
+    cdef dict places = {id(wrappers[k]): k for k in range(len(wrappers))}
+    cdef Tensor slot_
     program.trace = trace
     program.n_arguments = <index_t>len(trace.arguments)
     program.n_slots = <index_t>len(trace.slots)
@@ -134,10 +208,19 @@ cdef Program plan_program(Recorded r, list forms):
     program.n_results = program.n_outputs - <index_t>len(r.writes)
     program.writes, program.cleared = r.writes, r.cleared
     for leaf, before in trace.gradients:
-        program.gradient_states.append((leaf, before is None))
+        target = places.get(id(leaf), leaf)
+        program.gradient_states.append((target, before is None))
         if before is not None:
-            gradient_of[id(before)] = leaf
+            gradient_of[id(before)] = target
     program.slots = [(gradient_of[id(slot)],) if id(slot) in gradient_of else slot for slot in trace.slots]
+    for k in range(len(program.slots)):
+        slot_ = trace.slots[k]
+        program.inputs[program.n_arguments + k].tracked = tracked(slot_)
+    program.changes = [id(slot) for slot in trace.slots] if r.writes or r.cleared else []
+    for i in trace.impure:
+        owner = getattr((<object>trace.values[i].extra.rule).function, "__self__", None)
+        if isinstance(owner, np.random.Generator):
+            program.generators.append(owner)
     program.arrays = trace.arrays
     program.pure = not (trace.slots or trace.arrays or r.writes or r.cleared or trace.impure or trace.gradients)
     planner.plan(program, trace, r.roots, trace.guards)
@@ -195,14 +278,13 @@ cdef int set_output(Planner planner, Output* out, index_t i) except -1:
 cdef class Entry:
     """The recordings for one signature."""
     cdef list programs                  # most recently used first
-    cdef list structures                # of their results, with their constant leaves
-    cdef Py_ssize_t warm                # calls that kept Tensors made inside
+    cdef Py_ssize_t recorded            # how often the function was recorded for it
+    cdef Py_ssize_t warm                # recordings that could not be kept, one after the other
     cdef bint eager                     # cannot be replayed
-    cdef Py_ssize_t dropped
-    cdef object key
+    cdef bint recording                 # whether the tape records when these are right
 
     def __cinit__(self):
-        self.programs, self.structures = [], []
+        self.programs = []
 
 
 @cython.final
@@ -213,18 +295,20 @@ cdef class Compiled:
     cdef dict entries
     cdef Entry last                     # of the last call, if its arguments were plain leaves
     cdef object python                  # the slow side, fastgrad.transforms.compile
-    cdef list bindings                  # (cell or dict, name or None, object): names the function reads
     cdef bint warned
-    cdef bint owns_out                  # the function has a parameter `out` itself
+    cdef readonly bint has_own_out      # the function has a parameter `out` itself
+    cdef void* vectorcall               # compiled_call: see below
     cdef dict __dict__
 
-    def __init__(self, function, tuple static, python):
+    def __cinit__(self):
+        self.vectorcall = <void*>compiled_call
+
+    def __init__(self, function, tuple static, bint has_own_out, python):
         self.__wrapped__ = function
         self.static = static
         self.python = python
-        self.owns_out = python.has_parameter(function, "out")
         self.entries = {}
-        self.bindings = python.bindings_of(function)
+        self.has_own_out = has_own_out
         self.__name__ = getattr(function, "__name__", "compiled")
         self.__doc__ = getattr(function, "__doc__", None)
 
@@ -236,119 +320,90 @@ cdef class Compiled:
     def __repr__(self):
         return f"<fg.compile of {self.__name__}: {len(self.entries)} signatures>"
 
-    def __call__(self, *arguments, **keywords):
-        cdef list results
-        cdef Entry entry = self.last
-        cdef Program program
-        cdef int form
-        cdef Py_ssize_t k, n
-        cdef object out = None
-        if keywords and "out" in keywords and not self.owns_out:
-            out = keywords.pop("out")
-            if out is not None:
-                return self.call_slowly(arguments, keywords, out)
-        if entry is not None and not keywords and not fg_mark and entry.programs and self.bindings_hold():
-            program = entry.programs[0]
-            n = len(arguments)
-            if n == <Py_ssize_t>program.n_arguments:
-                form = form_of(arguments, n)
-                if form >= 0:
-                    results = []
-                    k = program.replay(arguments, None, form, results)
-                    if k == RUN_DONE:
-                        return build_result(<tuple>entry.structures[0], results)
-        return self.call_slowly(arguments, keywords)
-
-    cdef bint bindings_hold(self) except -1:
-        """Whether the names that the function reads still mean what they meant."""
-        for where, name, value in self.bindings:
-            if name is None:
-                if where.cell_contents is value:
-                    continue
-                now = where.cell_contents
-            else:
-                now = (<dict>where).get(name)
-                if now is value:
-                    continue
-            if isinstance(now, (float, int, str)) and type(now) is type(value) and now == value:
-                continue
-            return False
-        return True
-
     def call_slowly(self, tuple arguments, dict keywords, out=None):
         """By the whole signature; out, if given, is filled and returned."""
         cdef Entry entry
         cdef Program program
-        cdef Py_ssize_t k
-        cdef int code, form
         cdef list results
         if fg_mark:                     # inside another recording: part of it
             if out is not None:
                 raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
             return self.__wrapped__(*arguments, **keywords)
-        if not self.bindings_hold():
-            self.entries.clear()
-            self.last = None
-            self.bindings = self.python.bindings_of(self.__wrapped__)
         call = self.python.Signature(self, arguments, keywords)
         if call.differentiated:
             return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
-        entry = self.entries.get(call.key)
-        if entry is None:
-            entry = Entry()
-            entry.key = call.key
-            self.entries[call.key] = entry
+        entry = self.entry_of(call)
         if entry.eager:
             return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
-        form = call.form
-        for k in range(len(entry.programs)):
-            program = entry.programs[k]
+        for program in list(entry.programs):
             results = []
             if out is None:
-                code = program.replay(tuple(call.leaves), None, form, results)
+                code = program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results)
             else:
-                code = replay_into(program, tuple(call.leaves), form, out)
+                code = replay_into(program, call.leaves, call.form, out)
             if code == RUN_DONE:
-                if k:
-                    entry.programs.insert(0, entry.programs.pop(k))
-                    entry.structures.insert(0, entry.structures.pop(k))
-                self.last = entry if call.plain else None
-                return build_result(entry.structures[0], results) if out is None else out
+                if entry.programs[0] is not program and program in entry.programs:
+                    entry.programs.remove(program)
+                    entry.programs.insert(0, program)
+                self.last = entry if call.plain and program.plain else None
+                return program.build(results) if out is None else out
         return fill_out(self.__name__, out, self.record(call, entry))
+
+    cdef Entry entry_of(self, object call):
+        cdef Entry entry = self.entries.get(call.key)
+        if entry is None:
+            entry = Entry()
+            entry.recording = current_tape().recording
+            if len(self.entries) >= MOST_SIGNATURES:
+                self.entries.pop(next(iter(self.entries)))
+                self.warn_once(f"has been called with more than {MOST_SIGNATURES} signatures, and the oldest recordings "
+                               "go; pass numbers that change as floats or arrays, not as ints or static arguments")
+            self.entries[call.key] = entry
+        return entry
+
+    cdef int warn_once(self, str what) except -1:
+        if not self.warned:
+            self.warned = True
+            self.python.warn(self, what)
+        return 0
 
     cdef object record(self, object call, Entry entry):
         """Runs the function traced; keeps the recording if it can be replayed."""
         cdef Recorded r
         cdef Program program
-        cdef Py_ssize_t k
-        if len(entry.programs) + entry.dropped >= REFUSALS_TO_WARN and not self.warned:
-            self.warned = True
-            self.python.warn_recording(self, entry.dropped + len(entry.programs))
+        cdef Ground ground
+        if entry.recorded == RECORDINGS_TO_WARN:
+            self.warn_once(f"has been recorded {entry.recorded} times for one signature: it branches on values, or reads "
+                           "ones from outside, that keep changing; use fg.numpy.where for data, pass what changes as an "
+                           "argument, or leave it uncompiled")
+        entry.recorded += 1
         wrappers = call.wrappers()
-        state = self.python.random_state(self)
+        ground = self.python.ground_of(call)
+        states = self.python.random_states(ground.generators)
         r = record_call(call.run, wrappers, self.python.flatten)
-        self.python.check_random_state(self, state)
-        call.give_back(wrappers, r.writes, r.cleared)
-        if r.differentiable or r.escaped > 0 or call.refuses(r.trace.slots, r.writes):
+        self.python.check_random_states(self, ground.generators, states, call.generators)
+        call.give_back(wrappers, r.writes)
+        holds = ground.holds()
+        if r.differentiable or r.escaped > 0 or not holds or call.aliased(ground.tensors, r.writes or r.cleared):
             entry.warm += 1
             if r.differentiable or entry.warm >= MOST_WARM_CALLS:
                 entry.eager = True
-                self.python.warn_eager(self, bool(r.differentiable), r.escaped)
+                self.python.warn_eager(self, bool(r.differentiable), r.escaped, holds)
             return call.lowered(r.leaves, r.structure)
-        program = plan_program(r, call.forms)
-        structure = (r.structure, [None if type(leaf) is Tensor else (leaf,) for leaf in r.leaves], plain_structure(r))
-        program.binding = self.python.Binding.of_call(self.__name__, call, structure)
+        entry.warm = 0
+        program = plan_program(r, call.forms, wrappers)
+        ground.forget_arrays(r.trace.arrays)
+        program.ground = ground
+        program.keep_structure(r, call, self.python)
+        program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
         entry.programs.insert(0, program)
-        entry.structures.insert(0, structure)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
-            entry.structures.pop()
-            entry.dropped += 1
-        self.last = entry if call.plain else None
+        self.last = entry if call.plain and program.plain else None
         return call.lowered(r.leaves, r.structure)
 
     def program(self, *arguments, **keywords):
-        """The Program that a call with these arguments replays; the call is made if there is none yet.
+        """The Program that a call with these arguments replays; calls are made until there is one.
 
         Raises
         ------
@@ -357,16 +412,14 @@ cdef class Compiled:
         """
         cdef Entry entry
         call = self.python.Signature(self, arguments, keywords)
-        entry = self.entries.get(call.key)
+        for _ in range(MOST_WARM_CALLS + 1):
+            entry = self.entries.get(call.key)
+            if entry is not None and (entry.programs or entry.eager):
+                break
+            self(*arguments, **keywords)
         if entry is None or not entry.programs:
-            for _ in range(MOST_WARM_CALLS + 1):
-                self(*arguments, **keywords)
-                entry = self.entries.get(call.key)
-                if entry is not None and (entry.programs or entry.eager):
-                    break
-        if entry is None or not entry.programs:
-            raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: the function keeps Tensors that "
-                               "it makes, or returns ones that are being differentiated")
+            raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: what the function returns is still "
+                               "being differentiated, or it changes what it reads, or keeps Tensors that it makes")
         return entry.programs[0]
 
     def clear(self):
@@ -383,53 +436,54 @@ cdef class Compiled:
         return total
 
 
-cdef int form_of(tuple arguments, Py_ssize_t n) noexcept:
-    """What results shall be, from plain arguments; -1 where one is tracked or no plain leaf."""
+cdef inline PyObject** items_of(tuple leaves) noexcept:
+    return PySequence_Fast_ITEMS(leaves)
+
+
+cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, PyObject* names):
+    """A call of a Compiled, by vectorcall: like the last one if it can be, else by the whole signature."""
+    cdef Compiled compiled = <Compiled>self
+    cdef Entry entry = compiled.last
+    cdef Program program
+    cdef Py_ssize_t n = PyVectorcall_NARGS(flags), k
+    cdef list results
+    cdef int form
+    if names == NULL and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+        program = <Program>(<list>entry.programs)[0]
+        if n == <Py_ssize_t>program.n_arguments:
+            form = form_of(arguments, n)
+            if form >= 0:
+                results = []
+                if program.replay(arguments, n, None, form, results) == RUN_DONE:
+                    return program.build(results)
+    positional = tuple([<object>arguments[k] for k in range(n)])
+    keywords = {}
+    if names != NULL:
+        keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
+        if not compiled.has_own_out and "out" in keywords:
+            return compiled.call_slowly(positional, keywords, keywords.pop("out"))
+    return compiled.call_slowly(positional, keywords)
+
+
+cdef int give_vectorcall() except -1:
+    cdef Compiled some = Compiled.__new__(Compiled)
+    fg_set_vectorcall(<PyTypeObject*>Compiled, <char*>&some.vectorcall - <char*><PyObject*>some)
+    return 0
+
+
+give_vectorcall()
+
+
+cdef int form_of(PyObject** arguments, Py_ssize_t n) noexcept:
+    """What results shall be, from plain arguments; -1 where one is tracked or asks for a gradient."""
+    cdef int form = FORM_TENSOR if n == 0 else FORM_ARRAY
     cdef Py_ssize_t k
-    cdef int form = FORM_TENSOR
-    cdef object x
     for k in range(n):
-        x = arguments[k]
-        if type(x) is Tensor:
-            return FORM_TENSOR if all_untracked(arguments, n) else -1
-        form = FORM_ARRAY
+        if Py_TYPE(arguments[k]) == <PyTypeObject*>Tensor:
+            if tracked(<Tensor>arguments[k]) or (<Tensor>arguments[k]).gradient is not None:
+                return -1
+            form = FORM_TENSOR
     return form
-
-
-cdef bint all_untracked(tuple arguments, Py_ssize_t n) noexcept:
-    cdef Py_ssize_t k
-    for k in range(n):
-        if type(arguments[k]) is Tensor and tracked(<Tensor>arguments[k]):
-            return False
-    return True
-
-
-cdef object plain_structure(Recorded r):
-    """0: one leaf; n: a tuple of n leaves; -1: anything else."""
-    cdef Py_ssize_t k
-    for leaf in r.leaves:
-        if type(leaf) is not Tensor:
-            return -1
-    if r.structure == ():
-        return 0
-    if r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
-        return len(r.leaves)
-    return -1
-
-
-cdef object build_result(tuple structure, list results):
-    """The results as the function returned them."""
-    cdef Py_ssize_t plain = structure[2], k, at = 0
-    cdef list constants
-    if plain == 0:
-        return results[0]
-    if plain > 0:
-        return tuple(results)
-    constants = structure[1]
-    for k in range(len(constants)):
-        if constants[k] is not None:
-            results.insert(k, (<tuple>constants[k])[0])
-    return unflatten_tuples(structure[0], results, &at)
 
 
 cdef object unflatten_tuples(object structure, list leaves, Py_ssize_t* at):
@@ -453,14 +507,10 @@ def static_places(Compiled compiled):
 
 
 def make_wrapper(leaf, bint weak):
-    """A Tensor that stands for an argument while a function is recorded: its value, its place among leaves."""
-    cdef Tensor t, source
+    """A Tensor that stands for an argument while a function is recorded; a Tensor stands for itself."""
+    cdef Tensor t
     if type(leaf) is Tensor:
-        source = leaf
-        t = source.detach()
-        t.requires = source.requires
-        t.gradient = source.gradient
-        return t
+        return leaf
     if isinstance(leaf, float):
         t = new_number(leaf)
         t.weak = weak
@@ -468,30 +518,8 @@ def make_wrapper(leaf, bint weak):
     return from_ndarray(np.array(leaf))
 
 
-def give_back_value(Tensor to, Tensor value):
-    """The caller's Tensor takes what its stand-in became."""
-    take_value(to, value.detach())
-
-
-def give_back_gradient(Tensor to, value):
-    """The same for a gradient."""
-    to.gradient = value
-
-
-def replay_program(Program program, tuple leaves, out, int form):
-    """One replay; None where the Program does not fit."""
-    results = []
-    code = program.replay(leaves, out, form, results)
-    return results if code == RUN_DONE else None
-
-
-def program_result(structure, results):
-    """See build_result."""
-    return build_result(structure, results)
-
-
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",
-              "cross-entropy pullback", "extreme pullback", "scatter", "join", "sum", "host", "guard")
+              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard")
 
 
 def program_facts(Program program):
@@ -521,3 +549,42 @@ def program_facts(Program program):
             "temporaries": 8 * program.temporaries, "guards": len(program.trace.guards),
             "arguments": program.n_arguments, "slots": program.n_slots, "arrays": program.n_arrays,
             "results": program.n_results, "writes": len(program.writes), "refused": program.refused}
+
+
+# --------------------------------------------------------------------------------------------------------------- threads
+
+def set_num_threads(n=None):
+    """How many threads long loops of Programs may use, the caller's included.
+
+    Parameters
+    ----------
+    n : int, optional
+        At least 1; by default as many as this process has processors.
+
+    Notes
+    -----
+    The same threads serve all loops: products, groups of elementwise operations and lanes; they never run inside each
+    other, and no BLAS runs inside them, so there are never more than n busy.  At the start n is the number of processors,
+    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> before = fg.get_num_threads()
+    >>> fg.set_num_threads(1)
+    >>> fg.get_num_threads()
+    1
+    >>> fg.set_num_threads(before)
+    """
+    if n is None:
+        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"set_num_threads: {n!r} is no number of threads")
+    if not 1 <= n.__index__() <= 1024:
+        raise ValueError(f"set_num_threads: {n} threads; it takes 1 to 1024")
+    fg_set_threads(n.__index__())
+
+
+def get_num_threads():
+    """How many threads long loops of Programs may use; see ``set_num_threads``."""
+    return fg_get_threads()

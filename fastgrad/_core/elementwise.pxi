@@ -5,6 +5,7 @@
 
 cdef enum:
     WEAK = -1                       # a Python number: takes the dtype of the others (NEP 50)
+    BY_PROMOTION = -3
 
 cdef struct Operand:
     Array* array                    # counted; NULL: the number
@@ -178,9 +179,14 @@ cdef Shape* broadcast_shape(int op, Operand* o, int n) except NULL:
     return shape_new(ndim, dims)
 
 
-cdef Tensor elementwise(int op, Operand* o, int n):
+cdef inline Tensor elementwise(int op, Operand* o, int n):
     """The operation on operands of any kind; takes over and drops them."""
-    cdef int type, k
+    return elementwise_as(op, BY_PROMOTION, o, n)
+
+
+cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
+    """The same by the loops of a type: FG_F64, FG_F32 or BY_PROMOTION."""
+    cdef int k
     cdef Shape* shape = NULL
     cdef Array* out = NULL
     cdef Array* converted
@@ -189,11 +195,15 @@ cdef Tensor elementwise(int op, Operand* o, int n):
     cdef fg_extent extent
     cdef Py_ssize_t strides[3][FG_MAX_NDIM]
     try:
-        type = compute_type(op, o, n)
+        if type == BY_PROMOTION:
+            type = compute_type(op, o, n)
         if type < 0:
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
             if o[k].array != NULL and type_index(o[k].array.dtype) < 0:
+                if fg_mark and o[k].tensor == NULL:     # a trace reads the array where it lies
+                    temporaries.append(new_tensor(array_keep(o[k].array)))
+                    o[k].tensor = <PyObject*>temporaries[len(temporaries) - 1]
                 floats = view_ndarray(o[k].array, False).astype(np.float64 if type == FG_F64 else np.float32)
                 converted = array_from_numpy(floats)
                 array_drop(o[k].array)
@@ -226,6 +236,8 @@ cdef Tensor elementwise(int op, Operand* o, int n):
         if shape != NULL:
             shape_drop(shape)
         drop_operands(o, n)
+        if fg_mark and temporaries:
+            temporaries.clear()
 
 
 cdef enum:
@@ -326,7 +338,8 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
             values.append(o[k].number)
     function = getattr(np, name, None)
     if function is None:
-        values = [np.asarray(v, dtype=np.float64) for v in values]
+        values = [cast(<Tensor>o[k].tensor, np.float64) if o[k].tensor != NULL else np.asarray(values[k], dtype=np.float64)
+                  for k in range(n)]
         return elementwise_again(op, values)
     return from_ndarray(function(*values))
 

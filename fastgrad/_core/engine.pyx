@@ -14,6 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 import functools
 import gc
+import os
 import re
 
 import numpy as np
@@ -25,6 +26,8 @@ cdef extern from "Python.h":
     void PyMem_RawFree(void* p) nogil
     int PyErr_CheckSignals() except -1
     PyObject* PyThreadState_GetDict()
+    PyObject* PyCell_Get(PyObject* cell)
+    PyObject* PyDict_GetItemWithError(object container, object key) except? NULL
     void PyErr_Restore(PyObject* type, PyObject* value, PyObject* traceback)
     bint PyFloat_CheckExact(object o)
     bint PyLong_CheckExact(object o)
@@ -35,6 +38,13 @@ cdef extern from "Python.h":
 cdef extern from *:
     """
     static inline void fg_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *)) { type->tp_dealloc = dealloc; }
+    /* Cython has no vectorcall for its classes. */
+    static inline void fg_set_vectorcall(PyTypeObject *type, Py_ssize_t offset) {
+        type->tp_vectorcall_offset = offset;
+        type->tp_call = PyVectorcall_Call;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(type);
+    }
     /* A new reference to a freed object whose memory was kept. */
     #ifdef Py_TRACE_REFS
     static inline PyObject *fg_revive(PyObject *o) { return PyObject_Init(o, Py_TYPE(o)); }
@@ -42,6 +52,10 @@ cdef extern from *:
     static inline PyObject *fg_revive(PyObject *o) { Py_SET_REFCNT(o, 1); return o; }
     #endif
     """
+    PyTypeObject* Py_TYPE(PyObject* o)
+    PyObject** PySequence_Fast_ITEMS(object o)
+    Py_ssize_t PyVectorcall_NARGS(size_t flags)
+    void fg_set_vectorcall(PyTypeObject* type, Py_ssize_t offset)
     void fg_set_dealloc(PyTypeObject* type, void (*dealloc)(PyObject*) noexcept)
     object fg_revive(PyObject* o)
     int __builtin_clzll(unsigned long long x) nogil

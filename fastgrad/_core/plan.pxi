@@ -36,7 +36,7 @@ cdef enum:
     STEP_CROSS_ENTROPY
     STEP_CROSS_ENTROPY_PULL
     STEP_EXTREME_PULL
-    STEP_SCATTER
+    STEP_ASSEMBLE
     STEP_JOIN
     STEP_SUM
     STEP_HOST
@@ -61,6 +61,10 @@ cdef struct Site:
     Py_ssize_t* from_strides
     int base                    # where it lies, of what is no view
     Py_ssize_t place
+    index_t* operands           # of an assembly: what is added up, instead of the value's own operands
+    index_t n_operands
+    bint assembles              # a scatter, or a sum with one in it
+    bint dense                  # and there is a whole array among what it adds up, the first operand
     int number                  # in the group that is being written
     index_t stamp
 
@@ -128,6 +132,7 @@ cdef class Planner:
             for i in range(self.n):
                 PyMem_RawFree(self.sites[i].strides)
                 PyMem_RawFree(self.sites[i].from_strides)
+                PyMem_RawFree(self.sites[i].operands)
             PyMem_RawFree(self.sites)
 
     cdef int plan(self, Program program, Trace trace, list roots, list guards) except -1:
@@ -142,6 +147,7 @@ cdef class Planner:
         if self.sites == NULL:
             raise MemoryError("cannot plan a program")
         self.find_needed()
+        self.find_assemblies()
         self.lay_out()
         self.arrange()
         self.place_all()
@@ -159,10 +165,14 @@ cdef class Planner:
         cdef index_t i
         cdef Value* v
         cdef Py_ssize_t k
+        for i in range(self.n):
+            self.values[i].uses = 0
         for i in self.roots:
             self.need(i)
+            self.values[i].uses += 1
         for i, _ in self.guards:
             self.need(i)
+            self.values[i].uses += 1
         for i in self.trace.impure:
             self.need(i)
         i = self.n
@@ -179,6 +189,74 @@ cdef class Planner:
                 for k in range(v.extra.n_operands):
                     self.need(v.extra.operands[k])
                     self.values[v.extra.operands[k]].uses += 1
+        return 0
+
+    # -- assemblies: sums of scatters, as the gradients of an array's parts make them, in one step
+
+    cdef bint can_join(self, index_t i) noexcept:
+        """Whether an assembly can be part of a larger one."""
+        return self.sites[i].assembles and self.values[i].uses == 1
+
+    cdef int find_assemblies(self) except -1:
+        cdef index_t i, a, b
+        cdef Value* v
+        cdef Site* s
+        cdef int dense
+        cdef bint found = False
+        for i in range(1, self.n):
+            s = self.sites + i
+            v = self.values + i
+            if s.kind == SITE_NONE or (v.op != OP_SCATTER and v.op != FG_ADD):
+                continue
+            if v.op == OP_SCATTER:
+                s.assembles = found = True
+                continue
+            a, b = v.o[0], v.o[1]
+            if not found or not (self.can_join(a) or self.can_join(b)) or not same_shape(v.shape, self.values[a].shape) \
+                    or not same_shape(v.shape, self.values[b].shape) or self.values[a].dtype != v.dtype \
+                    or self.values[b].dtype != v.dtype:
+                continue
+            dense = (self.sites[a].dense if self.can_join(a) else 1) + (self.sites[b].dense if self.can_join(b) else 1)
+            if dense <= 1:
+                s.assembles = True
+                s.dense = dense
+        if found:
+            i = self.n
+            while i > 1:
+                i -= 1
+                if self.sites[i].assembles and self.sites[i].kind != SITE_NONE:
+                    self.assemble(i)
+        return 0
+
+    cdef int assemble(self, index_t root) except -1:
+        """Gathers what a sum of scatters adds up: a whole array first, if there is one, then the scatters in order."""
+        cdef list stack = [root], parts = []
+        cdef index_t i
+        cdef Value* v
+        cdef Site* s = self.sites + root
+        cdef Py_ssize_t k
+        whole = []
+        while stack:
+            i = stack.pop()
+            v = self.values + i
+            if i != root and not self.can_join(i):
+                whole.append(i)
+            elif v.op == OP_SCATTER:
+                parts.append(i)
+            else:
+                stack.append(v.o[1])
+                stack.append(v.o[0])
+            if i != root and self.can_join(i):
+                self.sites[i].kind = SITE_NONE
+        parts = whole + parts
+        s.n_operands = <index_t>len(parts)
+        s.operands = <index_t*>PyMem_RawMalloc(2 * <size_t>s.n_operands * sizeof(index_t))
+        if s.operands == NULL:
+            raise MemoryError("cannot plan a program")
+        for k in range(len(parts)):         # the operands, then the scatters they came by
+            i = parts[k]
+            s.operands[k] = i if k < len(whole) else self.values[i].o[0]
+            s.operands[s.n_operands + k] = i
         return 0
 
     # -- layouts
@@ -248,6 +326,11 @@ cdef class Planner:
                 s.kind = SITE_NUMBER if v.array == NULL else SITE_CONSTANT
             elif op == V_ARGUMENT or op == V_SLOT or op == V_ARRAY:
                 s.kind = SITE_INPUT
+            elif s.operands != NULL:
+                s.kind = SITE_KERNEL
+                for k in range(<int>s.n_operands):
+                    if not self.contiguous(s.operands[k]):
+                        self.make_contiguous(s.operands[k])
             elif is_elementwise(op):
                 all_cells = in_cell(v) and loop_type(v) != FG_F32
                 for k in range(5):
@@ -321,6 +404,9 @@ cdef class Planner:
         if v.op == V_HOST:
             list[0] = v.extra.operands
             return <index_t>v.extra.n_operands
+        if self.sites[i].operands != NULL:
+            list[0] = self.sites[i].operands
+            return self.sites[i].n_operands
         for k in range(5):
             if v.o[k]:
                 few[n] = v.o[k]
@@ -708,14 +794,13 @@ cdef class Planner:
             if v.o[k]:
                 self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
         step.bytes = v.shape.size * item_size(v.dtype) + (x.shape.size * item_size(x.dtype) if v.o[0] else 0)
+        if self.sites[i].operands != NULL:
+            return self.write_assembly(step, i)
         if op == OP_MATMUL:
             return self.write_product(step, i)
         if op == V_HOST:
             step.kind = STEP_HOST
             return self.write_join(step, i) if self.is_join(v) else self.write_host(step, i)
-        if op == OP_SCATTER:
-            step.kind = STEP_SCATTER
-            return self.numbers_of(step, v.extra.numbers, v.extra.n_numbers)
         if op == OP_TRANSPOSE or op == OP_BROADCAST or op == OP_INDEX or op == OP_RESHAPE or op == OP_CAST:
             return self.write_copy(step, i)
         if op == OP_SUM:
@@ -815,6 +900,39 @@ cdef class Planner:
                 return False
         return True
 
+    cdef int write_assembly(self, Step* step, index_t i) except -1:
+        """For each part its place, its number of axes, where it goes, its lengths and strides; -1 axes: a whole array."""
+        cdef Site* s = self.sites + i
+        cdef list numbers = []
+        cdef index_t k, p
+        cdef Py_ssize_t d
+        cdef int base
+        cdef Py_ssize_t place
+        cdef Shape* shape
+        cdef Extra* extra
+        step.kind = STEP_ASSEMBLE
+        for k in range(s.n_operands):
+            self.locate(s.operands[k], &base, &place)
+            shape = self.values[s.operands[k]].shape
+            if s.operands[k] == s.operands[s.n_operands + k]:
+                numbers += [base, place, -1]
+                continue
+            extra = self.values[s.operands[s.n_operands + k]].extra
+            numbers += [base, place, shape.ndim, extra.numbers[0]]
+            numbers += [shape.dims[d] for d in range(shape.ndim)]
+            numbers += [extra.numbers[1 + d] for d in range(shape.ndim)]
+        return self.numbers_from(step, numbers)
+
+    cdef int numbers_from(self, Step* step, list numbers) except -1:
+        cdef Py_ssize_t k
+        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(len(numbers) + 1) * sizeof(Py_ssize_t))
+        if step.numbers == NULL:
+            raise MemoryError("cannot plan a program")
+        for k in range(len(numbers)):
+            step.numbers[k] = numbers[k]
+        step.n_numbers = len(numbers)
+        return 0
+
     cdef int write_host(self, Step* step, index_t i) except -1:
         """For each operand its place and strides, then for each result its place, value and number."""
         cdef Value* v = self.values + i
@@ -835,13 +953,7 @@ cdef class Planner:
                 break
             if self.sites[p].kind != SITE_NONE:
                 numbers += [self.sites[p].base, self.sites[p].place, p, self.values[p].parameter]
-        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(len(numbers) + 1) * sizeof(Py_ssize_t))
-        if step.numbers == NULL:
-            raise MemoryError("cannot plan a program")
-        for k in range(len(numbers)):
-            step.numbers[k] = numbers[k]
-        step.n_numbers = len(numbers)
-        return 0
+        return self.numbers_from(step, numbers)
 
     cdef int write_join(self, Step* step, index_t i) except -1:
         """concatenate: for each part its place, its bytes a row, and how many rows; parts are contiguous."""
@@ -1014,7 +1126,11 @@ cdef class GroupWriter:
             s.stamp = self.stamp
             self.code.append((FG_CAST if v.op == OP_CAST else v.op, type, operands))
             if s.memory:
-                stores.append((s.number, s.base, s.place))
+                number = s.number
+                if in_cell(v) and v.dtype == NPY_BOOL:          # a cell holds a double
+                    number = len(self.loads) + len(self.code)
+                    self.code.append((FG_CAST, FG_F64, [s.number] + 4 * [FG_NO_VALUE]))
+                stores.append((number, s.base, s.place))
         return self.build(step, stores, sums)
 
     cdef bint inside(self, index_t i, index_t p) noexcept:

@@ -16,10 +16,13 @@ cdef enum:
     FORM_NUMBER
     FORM_TENSOR
 
+cdef cnp.ndarray A_FLOAT64 = np.zeros(())     # what PyArray_ToScalar wants to see
+
 cdef struct Input:
     int form
     int dtype
     bint used
+    bint tracked                # of a slot: whether gradients flowed through it
     int base                    # BASE_ARENA: copied to `place`; else a pointer
     bint cell
     Py_ssize_t place
@@ -113,9 +116,17 @@ cdef class Program:
     cdef Workspace* spare
     cdef list slots                     # Tensors, and (leaf,) for a leaf's gradient
     cdef list arrays
-    cdef readonly list writes           # for each output beyond the results, where it goes
-    cdef readonly list cleared          # leaves whose gradient becomes None
-    cdef list gradient_states           # (leaf, whether its gradient was None)
+    # Where it says "target": a Tensor, the number of an argument, or a tuple of one of these for its gradient.
+    cdef readonly list writes           # for each output beyond the results its target
+    cdef readonly list cleared          # whose gradients become None
+    cdef list gradient_states           # (target, whether its gradient was None)
+    cdef list changes                   # ids of the slots, if the replay changes anything: no argument may be one of them
+    cdef list generators                # that host calls draw from
+    cdef Ground ground
+    cdef object structure               # of the results
+    cdef list constants                 # for each leaf of the results None, or (what it is, whether to copy it)
+    cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
+    cdef bint plain                     # arguments need no more looking at than replay does
     cdef double work
     cdef bytes step_of                  # for each value its step, an index_t, for explain
     cdef readonly object binding        # the trees of arguments and results: fastgrad.transforms.programs
@@ -128,6 +139,7 @@ cdef class Program:
         self.n_bases = 1
         self.held = {}
         self.writes, self.cleared, self.slots, self.arrays, self.gradient_states = [], [], [], [], []
+        self.changes, self.generators = [], []
 
     def __dealloc__(self):
         cdef index_t i
@@ -200,7 +212,6 @@ cdef class Program:
         cdef cnp.ndarray a
         cdef Shape* shape = input.shape
         cdef Py_ssize_t d
-        cdef double number
         if type(given) is cnp.ndarray:
             a = <cnp.ndarray>given
             if input.form != FORM_ARRAY or cnp.PyArray_TYPE(a) != input.dtype or cnp.PyArray_NDIM(a) != shape.ndim:
@@ -227,14 +238,10 @@ cdef class Program:
             return self.load_tensor(input, bases, <Tensor>given, kept)
         if input.form != FORM_NUMBER:
             return 0
-        if PyFloat_CheckExact(given):
-            number = PyFloat_AS_DOUBLE(given)
-        elif isinstance(given, float):
-            number = given
-        else:
+        if not PyFloat_CheckExact(given):
             return 0
         if input.used:
-            (<double*>(bases[BASE_ARENA] + input.place))[0] = number
+            (<double*>(bases[BASE_ARENA] + input.place))[0] = PyFloat_AS_DOUBLE(given)
         return 1
 
     cdef int load_tensor(self, Input* input, char** bases, Tensor t, list kept) except -1:
@@ -263,25 +270,31 @@ cdef class Program:
             memcpy(bases[BASE_ARENA] + input.place, a.data, <size_t>input.bytes)
         else:
             bases[input.base] = a.data
-            kept.append(t)              # so that nobody else's step frees what this one reads
+            kept.append(lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
         return 1
 
-    cdef int load_outside(self, char** bases, list kept) except -1:
+    cdef int load_outside(self, char** bases, PyObject** leaves, list kept) except -1:
         """Slots and arrays, and whether leaves have gradients where they had."""
-        cdef index_t i
         cdef Input* input = self.inputs + self.n_arguments
         cdef object slot, array
         cdef Tensor t
+        cdef bint recording = current_tape().recording
+        cdef index_t k
         for slot, was_none in self.gradient_states:
-            t = slot
+            t = target_tensor(slot, leaves)
             if (t.gradient is None) != was_none:
                 return 0
+        for slot in self.changes:
+            for k in range(self.n_arguments):
+                if <size_t>leaves[k] == <size_t>slot:
+                    return 0
         for slot in self.slots:
             if type(slot) is tuple:
-                t = slot[0]
-                slot = t.gradient
+                slot = target_tensor(slot[0], leaves).gradient
                 if type(slot) is not Tensor:
                     return 0
+            elif recording and tracked(<Tensor>slot) != input.tracked:
+                return 0
             if not self.load_tensor(input, bases, <Tensor>slot, kept):
                 return 0
             input += 1
@@ -291,8 +304,25 @@ cdef class Program:
             input += 1
         return 1
 
-    cdef int replay(self, tuple leaves, list given_outputs, int form, list results) except -1:
-        """RUN_DONE with the results appended, or RUN_REFUSED."""
+    cdef int replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form, list results) except -1:
+        """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
+        cdef list states = None
+        cdef int code
+        if n != <Py_ssize_t>self.n_arguments or (self.ground is not None and not self.ground.holds()):
+            return RUN_REFUSED
+        if not self.generators:
+            return self.replay_once(leaves, given_outputs, form, results)
+        states = [generator.bit_generator.state for generator in self.generators]
+        code = RUN_REFUSED
+        try:
+            code = self.replay_once(leaves, given_outputs, form, results)
+        finally:
+            if code != RUN_DONE:
+                for generator, state in zip(self.generators, states):
+                    generator.bit_generator.state = state
+        return code
+
+    cdef int replay_once(self, PyObject** leaves, list given_outputs, int form, list results) except -1:
         cdef Workspace* w = self.take_workspace()
         cdef list kept = []
         cdef index_t i
@@ -301,9 +331,9 @@ cdef class Program:
         self.stopped_at = self.n_steps
         try:
             for i in range(self.n_arguments):
-                if not self.load(self.inputs + i, w.bases, leaves[i], kept):
+                if not self.load(self.inputs + i, w.bases, <object>leaves[i], kept):
                     return RUN_REFUSED
-            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, kept):
+            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, leaves, kept):
                 return RUN_REFUSED
             for i in range(self.n_outputs):
                 results.append(self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
@@ -316,7 +346,7 @@ cdef class Program:
             if code == RUN_STOPPED:
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
-                return RUN_STOPPED
+                return -1
             if code == RUN_LABELS:
                 raise_labels(self.steps + w.step, w)
             if code == RUN_REFUSED:
@@ -369,7 +399,9 @@ cdef class Program:
                 t = new_number(number)
                 t.dtype_number = out.dtype
                 return t
-            return np.float64(number) if out.dtype == NPY_DOUBLE else np.bool_(number != 0)
+            if out.dtype == NPY_DOUBLE:
+                return cnp.PyArray_ToScalar(<void*>&number, A_FLOAT64)
+            return np.bool_(number != 0)
         if out.base > 0:
             if type(room) is Tensor and form != FORM_TENSOR:
                 t = room
@@ -386,24 +418,55 @@ cdef class Program:
         copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(array))
         return array if out.shape.ndim else array[()]
 
-    cdef int write_back(self, list results, tuple leaves) except -1:
+    cdef int write_back(self, list results, PyObject** leaves) except -1:
         """Tensors from outside take their new values; nothing here can fail."""
         cdef Py_ssize_t k = self.n_results
-        cdef Tensor t, v
+        cdef Tensor v
         for target in self.writes:
             v = results[k]
             k += 1
             if type(target) is tuple:           # a gradient
-                t = target[0] if type(target[0]) is Tensor else leaves[<int>target[0]]
-                t.gradient = v
-            else:
-                t = target if type(target) is Tensor else leaves[<int>target]
-                take_value(t, v)
+                target_tensor(target[0], leaves).gradient = v
+            elif type(target) is int and type(<object>leaves[<int>target]) is cnp.ndarray:
+                (<object>leaves[<int>target])[...] = to_ndarray(v)
+            elif type(target) is not int or type(<object>leaves[<int>target]) is Tensor:
+                take_value(target_tensor(target, leaves), v)
         for target in self.cleared:
-            t = target if type(target) is Tensor else leaves[<int>target]
-            t.gradient = None
+            target_tensor(target, leaves).gradient = None
         del results[self.n_results:]
         return 0
+
+    # -- results
+
+    cdef int keep_structure(self, Recorded r, object call, object python) except -1:
+        """How results become what the function returned."""
+        cdef Py_ssize_t k
+        self.structure = r.structure
+        self.constants = [None if type(leaf) is Tensor else python.constant_result(leaf, call) for leaf in r.leaves]
+        self.simple = -1
+        if all([c is None for c in self.constants]):
+            if r.structure == ():
+                self.simple = 0
+            elif r.structure[0] is tuple and all([part == () for part in r.structure[2]]):
+                self.simple = len(r.leaves)
+        self.plain = call.plain
+        for target in self.writes + self.cleared:
+            if type(target) is int or (type(target) is tuple and type(target[0]) is int):
+                self.plain = False
+        return 0
+
+    cdef object build(self, list results):
+        """The results as the function returned them."""
+        cdef Py_ssize_t k, at = 0
+        if self.simple == 0:
+            return results[0]
+        if self.simple > 0:
+            return tuple(results)
+        for k in range(len(self.constants)):
+            if self.constants[k] is not None:
+                value, copied = <tuple>self.constants[k]
+                results.insert(k, value.copy() if copied else value)
+        return unflatten_tuples(self.structure, results, &at)
 
     cdef int run(self, Workspace* w) noexcept nogil:
         """The steps in order."""
@@ -557,6 +620,17 @@ cdef class Program:
                 memcpy(w.bases[numbers[0]] + numbers[1], cnp.PyArray_DATA(a), <size_t>v.shape.size * <size_t>item_size(v.dtype))
             numbers += 4
         return RUN_DONE
+
+
+cdef Tensor target_tensor(object target, PyObject** leaves):
+    """A Tensor from outside, or an argument by its number."""
+    return <Tensor>target if type(target) is Tensor else <Tensor?><object>leaves[<int>target]
+
+
+cdef Lender lend(Array* a):
+    cdef Lender lender = Lender.__new__(Lender)
+    lender.array = array_keep(a)
+    return lender
 
 
 cdef void workspace_free(Workspace* w) noexcept:
@@ -748,8 +822,8 @@ cdef void run_rows(const Step* step, Workspace* w, const Value* values) noexcept
             k += 4
     elif step.kind == STEP_COPY:
         run_copy(step, w, values)
-    elif step.kind == STEP_SCATTER:
-        run_scatter(step, v, values + v.o[0], x, to)
+    elif step.kind == STEP_ASSEMBLE:
+        run_assembly(step, w, v, to)
     elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
         run_reduction(step, v, values + v.o[0], x, to, w.scratch)
     elif step.kind == STEP_ROWS:
@@ -840,29 +914,46 @@ cdef void integers_to_floats(int dtype, Py_ssize_t n, const char* x, int type, c
         integers_to(<unsigned long long*>x, n, type, to)
 
 
-cdef void run_scatter(const Step* step, const Value* v, const Value* g, const char* source, char* to) noexcept nogil:
+cdef void run_assembly(const Step* step, Workspace* w, const Value* v, char* to) noexcept nogil:
+    """Zeros or a whole array, with the parts added where they belong."""
+    cdef const Py_ssize_t* numbers = step.numbers
+    cdef const Py_ssize_t* end = numbers + step.n_numbers
+    cdef const char* source
+    cdef Py_ssize_t item = 8 if step.type == FG_F64 else 4
+    if numbers[2] < 0:
+        memcpy(to, w.bases[numbers[0]] + numbers[1], <size_t>v.shape.size * <size_t>item)
+        numbers += 3
+    else:
+        memset(to, 0, <size_t>v.shape.size * <size_t>item)
+    while numbers < end:
+        source = w.bases[numbers[0]] + numbers[1]
+        if numbers[2] == 0 and step.type == FG_F64:
+            (<double*>to)[numbers[3]] += (<const double*>source)[0]
+        else:
+            add_part(step.type, numbers + 2, source, to)
+        numbers += 4 + 2 * numbers[2]
+
+
+cdef void add_part(int type, const Py_ssize_t* numbers, const char* source, char* to) noexcept nogil:
+    """numbers: how many axes, an offset, lengths, strides, in elements of `to`."""
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t own[FG_MAX_NDIM]
-    cdef Py_ssize_t d, step_bytes, item = 8 if step.type == FG_F64 else 4
-    cdef fg_view from_view, sink
+    cdef Py_ssize_t d, n = numbers[0], item = 8 if type == FG_F64 else 4, step = item, size = 1
+    cdef fg_view part, sink
     cdef fg_extent extent
-    memset(to, 0, <size_t>v.shape.size * <size_t>item)
-    step_bytes = item
-    for d in range(g.shape.ndim - 1, -1, -1):
-        own[d] = step_bytes
-        step_bytes *= g.shape.dims[d]
-    for d in range(g.shape.ndim):
-        strides[d] = step.numbers[1 + d] * item
-    sink.kind = from_view.kind = FG_STRIDED
-    sink.type = from_view.type = step.type
-    sink.data = to + step.numbers[0] * item
-    sink.strides = strides
-    from_view.data = <char*>source
-    from_view.strides = own
-    extent.ndim = <int>g.shape.ndim
-    extent.dims = g.shape.dims
-    extent.size = g.shape.size
-    fg_run_add(step.type, &extent, &from_view, &sink)
+    for d in range(n - 1, -1, -1):
+        own[d] = step
+        step *= numbers[2 + d]
+        size *= numbers[2 + d]
+        strides[d] = numbers[2 + n + d] * item
+    part.kind = sink.kind = FG_STRIDED
+    part.type = sink.type = type
+    part.data, part.strides = <char*>source, own
+    sink.data, sink.strides = to + numbers[1] * item, strides
+    extent.ndim = <int>n
+    extent.dims = numbers + 2
+    extent.size = size
+    fg_run_add(type, &extent, &part, &sink)
 
 
 cdef void run_reduction(const Step* step, const Value* v, const Value* x, const char* source, char* to,

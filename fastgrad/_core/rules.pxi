@@ -35,6 +35,10 @@ cdef int set_item(Tensor t, object index, object value) except -1:
         plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
         view_ndarray(t.array, True)[plain_index(index)] = plain_value
         return 0
+    if not recorded and index is Ellipsis and type(value) is Tensor and same_shape(shape_of(t), shape_of(<Tensor>value)) \
+            and (<Tensor>value).dtype_number == t.dtype_number:
+        assign(t, apply_alias(<Tensor>value), "x[...] = value")
+        return 0
     if type(value) is Tensor or not isinstance(value, (float, int)):
         value = as_tensor(value, "x[index] = value")
         if (<Tensor>value).dtype_number != t.dtype_number:
@@ -76,13 +80,18 @@ cdef class Rule:
         operation applied to the tangents (zeros where None).
     saves : str
         Which of "operands" and "out" the derivatives read; the others arrive as None.
+    batch : callable, optional
+        For ``fg.vmap``: ``batch(size, *operands, **parameters)``, where what differs from example to example is a
+        ``Batched``; returns the Tensor of all results, the batch axis first.  Without it fg.vmap calls the rule example by
+        example.
     """
     cdef readonly str name
-    cdef readonly object value, vjp, jvp
+    cdef readonly object value, vjp, jvp, batch
     cdef readonly bint saves_operands, saves_out
 
-    def __init__(self, name, value, vjp, jvp="linear", saves=""):
+    def __init__(self, name, value, vjp, jvp="linear", saves="", batch=None):
         self.name = name
+        self.batch = batch
         self.value = value
         self.vjp = vjp
         self.jvp = jvp
@@ -94,6 +103,14 @@ cdef class Rule:
 
     def __call__(self, *operands, **parameters):
         return apply_rule(self, operands, parameters)
+
+
+class Batched:
+    """A Tensor with a first axis over examples, for the batch function of a Rule."""
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor):
+        self.tensor = tensor
 
 
 cdef object apply_rule(Rule rule, tuple operands, dict parameters):

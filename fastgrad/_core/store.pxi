@@ -15,12 +15,12 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
     if keywords and not binding.owns_out:
         out = keywords.pop("out", None)
     if not (binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments
-            and form_of(arguments, <Py_ssize_t>len(arguments)) == binding.form):
+            and form_of(items_of(arguments), <Py_ssize_t>len(arguments)) == binding.form):
         arguments = binding.leaves_of(arguments, keywords)
     results = []
     if out is None:
-        if program.replay(arguments, None, binding.form, results) == RUN_DONE:
-            return build_result(binding.results, results)
+        if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
+            return program.build(results)
     elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
         return out
     if program.stopped_at >= program.n_steps and binding.plain:
@@ -147,7 +147,7 @@ cdef int replay_into(Program program, tuple leaves, int form, object out) except
             else:
                 continue
             break
-    code = program.replay(leaves, given, form, results)
+    code = program.replay(items_of(leaves), len(leaves), given, form, results)
     if code == RUN_DONE:
         for k, array in late:
             array[...] = to_ndarray(results[k]) if type(results[k]) is Tensor else results[k]
@@ -184,7 +184,7 @@ cdef object fill_out(str who, object out, object result):
 
 # ------------------------------------------------------------------------------------------------------- taken apart
 
-def operations():
+def file_operations():
     """What a Program's values can be, for whoever writes or checks one.
 
     Returns
@@ -329,13 +329,15 @@ def build_program(list rows, list held, list forms, list results, list guards):
     trace.guards = list(guards)
     trace.outputs = list(results)
     r.trace, r.roots, r.writes, r.cleared = trace, list(results), [], []
-    return plan_program(r, forms)
+    return plan_program(r, forms, [])
 
 
 def finish_loaded(Program program, binding, dict held):
     """What a loaded Program knows besides its steps."""
     program.binding = binding
     program.held = held
+    program.structure, constants, program.simple = binding.results
+    program.constants = [None if c is None else (c[0], False) for c in constants]
 
 
 def program_memory(Program program):

@@ -636,18 +636,24 @@ cdef bint rule_is_simple(int op, int k):
 
 cdef Tensor pull_compiled(CTape* tape, index_t i, int k, Tensor g, index_t* id):
     """The pullback of an elementwise operation by its kernel, as one value of the open trace."""
-    cdef int op = tape.nodes[i].op, needs = fg_needs[op][k], j, type = type_index(tape.nodes[i].dtype)
+    cdef int op = tape.nodes[i].op, needs = fg_needs[op][k], type = type_index(tape.nodes[i].dtype), j
     cdef list given = [g, None, None, None, None]
-    cdef Tensor t, result
+    for j in range(4):
+        if needs & (1 << j):
+            given[1 + j] = tensor_of_node(tape, i if j == 3 else id[j])
+    return pull_by_kernel(op, k, type, given)
+
+
+cdef Tensor pull_by_kernel(int op, int k, int type, list given):
+    """The pullback of the table's operation op by operand k, of (g, x, y, z, out); of g's shape and dtype."""
+    cdef Tensor t, result, g = given[0]
     cdef fg_view views[5]
     cdef fg_view to
     cdef fg_extent extent
     cdef Py_ssize_t strides[5][FG_MAX_NDIM]
     cdef Shape* shape = shape_of(g)
     cdef Array* out
-    for j in range(4):
-        if needs & (1 << j):
-            given[1 + j] = tensor_of_node(tape, i if j == 3 else id[j])
+    cdef int j
     extent_of(shape, &extent)
     for j in range(5):
         t = given[j]
@@ -663,52 +669,66 @@ cdef Tensor pull_compiled(CTape* tape, index_t i, int k, Tensor g, index_t* id):
     else:
         out = array_new(shape, g.dtype_number)
         to.kind, to.type, to.data = FG_CONTIGUOUS, type, out.data
-        fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
+        if shape.size > LONG:
+            with nogil:
+                fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
+        else:
+            fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
         result = new_tensor(out)
-    note_pull(V_PULL + 3 * op + k, result, given[0], given[1], given[2], given[3], given[4], <index_t>type)
+    if fg_mark:
+        note_pull(V_PULL + 3 * op + k, result, given[0], given[1], given[2], given[3], given[4], <index_t>type)
     return result
 
 
 cdef Tensor pull_rows_compiled(CTape* tape, index_t i, Tensor g):
     """The same for the operations over rows that have a compiled pullback; None where it does not cover the layout."""
-    cdef Node* node = tape.nodes + i
-    cdef int op = node.op
-    cdef Tensor x = None, out = None, result
-    cdef Array* c = NULL
-    cdef Array* ga
-    cdef Array* oa = NULL
+    cdef int op = tape.nodes[i].op
     cdef index_t parameter = op
+    cdef Tensor x = None, out
     if op == OP_LOGSUMEXP or op == OP_CROSS_ENTROPY or op == OP_MAX or op == OP_MIN:
-        x = tensor_of_node(tape, node.a)
-    if op != OP_CROSS_ENTROPY:
-        out = tensor_of_node(tape, i)
-        oa = array_of(out)
-    ga = array_of(g)
+        x = tensor_of_node(tape, tape.nodes[i].a)
+    if op == OP_CROSS_ENTROPY:
+        return pull_rows_by_kernel(V_CROSS_ENTROPY_PULL, g, x, tensor_of_node(tape, tape.nodes[i].b), parameter)
+    out = tensor_of_node(tape, i)
+    if op == OP_MAX or op == OP_MIN:
+        return pull_rows_by_kernel(V_EXTREME_PULL, g, x, out, tape.nodes[i].b)
+    return pull_rows_by_kernel(V_ROW_PULL, g, x, out, parameter)
+
+
+cdef Tensor pull_rows_by_kernel(int op, Tensor g, Tensor x, Tensor out, index_t parameter):
+    """V_ROW_PULL, V_EXTREME_PULL or, with the labels as out, V_CROSS_ENTROPY_PULL."""
+    cdef Array* arrays[3]
+    cdef Array* c = NULL
+    cdef Array* a
+    cdef Tensor t, result
+    cdef int k
+    memset(arrays, 0, sizeof(arrays))
     try:
-        if op == OP_CROSS_ENTROPY:
-            out = tensor_of_node(tape, node.b)
-            c = cross_entropy_back(ga, x.array, out.array) if out.array != NULL else NULL
-            op = V_CROSS_ENTROPY_PULL
-        elif op == OP_MAX or op == OP_MIN:
-            parameter = node.b
-            c = extreme_back(ga, x.array, oa, node.b)
-            op = V_EXTREME_PULL
+        for k in range(3):
+            t = g if k == 0 else x if k == 1 else out
+            if t is not None:
+                a = array_of(t)
+                try:
+                    arrays[k] = array_contiguous(a)
+                finally:
+                    array_drop(a)
+        if op == V_CROSS_ENTROPY_PULL:
+            c = cross_entropy_back(arrays[0], arrays[1], arrays[2])
+        elif op == V_EXTREME_PULL:
+            c = extreme_back(arrays[0], arrays[1], arrays[2], <unsigned int>parameter)
         else:
-            c = row_back(op, ga, None_array(x), oa, tape.nodes[node.a].shape, 0)
-            op = V_ROW_PULL
+            c = row_back(<int>parameter, arrays[0], arrays[1], arrays[2],
+                         (arrays[1] if arrays[1] != NULL else arrays[0]).shape, 0)
     finally:
-        array_drop(ga)
-        if oa != NULL:
-            array_drop(oa)
+        for k in range(3):
+            if arrays[k] != NULL:
+                array_drop(arrays[k])
     if c == NULL:
         return None
     result = new_tensor(c)
-    note_pull(op, result, g, x, None, None, out, parameter)
+    if fg_mark:
+        note_pull(op, result, g, x, None, None, out, parameter)
     return result
-
-
-cdef inline Array* None_array(Tensor x) noexcept:
-    return NULL if x is None else x.array
 
 
 cdef Tensor pull_one(CTape* tape, index_t i, Tensor g):
@@ -1164,7 +1184,7 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
         add_adjoint(tape, adjoints, id, g)
         high = id if id > high else high
-    if fg_mark and high < open_trace().first_node:
+    if fg_mark and not open_trace().reaches(high):
         raise RuntimeError("backward inside a compiled function through a graph that was recorded outside of it; compile "
                            "the whole computation, or call backward outside")
     low = high

@@ -30,7 +30,7 @@ cdef struct Value:
     index_t o[5]                        # operands, 0: none.  Of a pull: g, x, y, z, out
     index_t parameter                   # of elementwise operations the type of the loop: FG_F64, FG_F32
     Shape* shape
-    double number                       # of a constant that is one number throughout
+    double number                       # of a constant that is one number throughout; of a slot whether gradients stop
     Array* array                        # of any other constant
     Extra* extra
 
@@ -64,17 +64,23 @@ cdef class Trace:
     cdef readonly list written          # Tensors from outside that were assigned to
     cdef dict known                     # id(Tensor or ndarray from outside) -> its value
     cdef dict gradients_seen            # id(leaf)
+    cdef set outsiders                  # ids of Tensors from outside that have a value of this trace: arguments, assigned ones
     cdef set guarded
     cdef bint broken                    # a value is missing: nothing may be replayed
     cdef list kept                      # what must live while its id counts
     cdef Py_ssize_t alive               # Tensors made inside that are still there
     cdef readonly list impure           # host calls that must run though nobody reads them
     cdef readonly list outputs          # value numbers, set by finish
+    cdef readonly bint of_example       # for fg.vmap: the arguments are one example of many, all else is the same for all
+    cdef bint gradients_changed
+    cdef bint detaching                 # a sweep that is not recorded reads saved values: no gradient flows to them
+    cdef bytearray varying              # whether a value depends on the arguments; as far as somebody asked
 
     def __cinit__(self):
         self.arguments, self.slots, self.arrays, self.guards, self.gradients = [], [], [], [], []
         self.written, self.known, self.gradients_seen, self.kept, self.impure, self.outputs = [], {}, {}, [], [], []
-        self.guarded = set()
+        self.guarded, self.outsiders = set(), set()
+        self.varying = bytearray(1)
         self.n = 1
         self.capacity = 256
         self.values = <Value*>PyMem_RawCalloc(self.capacity, sizeof(Value))
@@ -157,14 +163,16 @@ cdef class Trace:
         return i
 
     cdef index_t slot_of(self, Tensor t) except 0:
-        found = self.known.get(<size_t><PyObject*>t)
+        key = -<Py_ssize_t><PyObject*>t if self.detaching else <Py_ssize_t><PyObject*>t
+        found = self.known.get(key)
         cdef index_t i
         if found is not None:
             return found
         i = self.append(V_SLOT, t.dtype_number, shape_of(t))
         self.values[i].parameter = <index_t>len(self.slots)
+        self.values[i].number = self.detaching
         self.slots.append(t)
-        self.known[<size_t><PyObject*>t] = i
+        self.known[key] = i
         return i
 
     cdef index_t of_array(self, Array* a) except 0:
@@ -172,12 +180,36 @@ cdef class Trace:
         cdef index_t i
         cdef object key = (<size_t>a.data, shape_tuple(a.shape), a.dtype, strides_tuple(a))
         found = self.known.get(key)
+        if self.of_example and self.keeps_snapshots():
+            return self.snapshot(a, key, found)
         if found is not None:
             return found
         array = view_ndarray(a, False)
         i = self.append(V_ARRAY, a.dtype, a.shape)
         self.values[i].parameter = <index_t>len(self.arrays)
         self.arrays.append(array)
+        self.known[key] = i
+        return i
+
+    cdef bint keeps_snapshots(self):
+        """Whether no trace around this one will read arrays from outside again."""
+        cdef Trace trace = self
+        while trace is not None and trace.of_example:
+            trace = trace.outer
+        return trace is None
+
+    cdef index_t snapshot(self, Array* a, object key, object found) except 0:
+        """The numbers that somebody's memory has now, as a constant; the one of before if they are the same."""
+        cdef Array* own = array_new(a.shape, a.dtype)
+        cdef index_t i
+        array_copy_into(a, own)
+        if found is not None:
+            i = found
+            if memcmp(own.data, self.values[i].array.data, <size_t>(a.shape.size * item_size(a.dtype))) == 0:
+                array_drop(own)
+                return i
+        i = self.append(V_CONSTANT, a.dtype, a.shape)
+        self.values[i].array = own
         self.known[key] = i
         return i
 
@@ -330,6 +362,30 @@ cdef class Trace:
             return 0
         return self.at_node[node - self.first_node]
 
+    cdef bint reaches(self, index_t node):
+        """Whether a sweep from this node can be replayed: not where only the outermost compiled function saw less of it."""
+        cdef Trace trace = self
+        while trace is not None and trace.of_example:      # replayed once, at once
+            trace = trace.outer
+        return trace is None or node >= trace.first_node
+
+    cdef bint varies(self, index_t i) except -1:
+        """Whether a value depends on the arguments."""
+        cdef index_t j, operand
+        cdef Value* v
+        cdef Py_ssize_t k
+        cdef bint found
+        for j in range(<index_t>len(self.varying), i + 1):
+            v = self.values + j
+            found = v.op == V_ARGUMENT
+            for k in range(5):
+                found = found or self.varying[v.o[k]]
+            if v.op == V_HOST:
+                for k in range(v.extra.n_operands):
+                    found = found or self.varying[v.extra.operands[k]]
+            self.varying.append(found)
+        return self.varying[i]
+
     # -- what Python saw
 
     cdef bint truth(self, Tensor t) except -1:
@@ -337,6 +393,10 @@ cdef class Trace:
         global fg_mark
         cdef index_t i = self.of_tensor(t)
         cdef bint truth
+        if self.of_example and self.varies(i):
+            raise TypeError(
+                f"vmap: the function branches on a value that differs from example to example (the truth of a result of "
+                f"{value_name(self.values + i)}); compute both branches and choose with fastgrad.numpy.where(condition, a, b)")
         fg_mark = 0
         try:
             truth = bool(t)
@@ -351,16 +411,32 @@ cdef class Trace:
         """Before leaf.grad is read or changed."""
         if <size_t><PyObject*>leaf in self.gradients_seen:
             return 0
+        if made_inside(leaf) and <size_t><PyObject*>leaf not in self.outsiders:
+            return 0                        # gone with the call, or the call is no candidate for a replay
         self.gradients_seen[<size_t><PyObject*>leaf] = len(self.gradients)
         self.gradients.append((leaf, leaf.gradient))
+        return 0
+
+    cdef int put_gradients_back(self) except -1:
+        """Of Tensors from outside, as they were before."""
+        cdef Tensor leaf
+        for leaf, gradient in self.gradients:
+            if (leaf.traced ^ self.mark) >> MARK_BITS and leaf.gradient is not gradient:
+                leaf.gradient = gradient
+                self.gradients_changed = True
         return 0
 
     cdef int assigned(self, Tensor t, mark_t traced) except -1:
         """A Tensor takes a new value in place."""
         cdef size_t key = <size_t><PyObject*>t
         if (t.traced ^ self.mark) >> MARK_BITS:         # from outside: what it was before stays its slot
+            if self.of_example:
+                raise TypeError(
+                    "vmap: the function changes a Tensor from outside in place, and each example would do so; return the "
+                    "new value instead, or change a copy")
             self.slot_of(t)
             self.written.append(t)
+            self.outsiders.add(key)
         t.traced = traced
         return 0
 
@@ -659,8 +735,16 @@ cdef int note_constant(Operand* o, index_t node) except -1:
 
 
 cdef mark_t traced_of_node(index_t node) noexcept:
-    """What a Tensor made of a node's saved value gets as `traced`."""
-    return fg_mark | open_trace().of_node(node)
+    """What a Tensor made of a node's saved value gets as `traced`: of the innermost trace that was open when the node
+    was recorded."""
+    cdef Trace trace = open_trace()
+    cdef mark_t mark = fg_mark
+    while trace is not None:
+        if node >= trace.first_node:
+            return mark | trace.of_node(node)
+        mark = trace.outer_mark
+        trace = <Trace>trace.outer
+    return 0
 
 
 cdef object operand_object(Operand* o):
@@ -774,7 +858,7 @@ def call_host(function, arguments, keywords=None, bint pure=True):
     fg_mark = 0
     try:
         value = call([to_ndarray((<Tensor>t).detach()) for t in operands])
-        result = with_tensors(value)
+        result = with_tensors(np.asarray(value) if isinstance(value, (float, int)) else value)
     finally:
         fg_mark = mark
     return note_host(call, ids, result)
@@ -915,7 +999,7 @@ def trace_nodes(Trace trace):
     return [trace_node(trace, i) for i in range(1, trace.n)]
 
 
-def trace_function(function, list arguments):
+def trace_function(function, list arguments, bint of_example=False):
     """Runs a function on Tensors and traces it.
 
     Parameters
@@ -924,6 +1008,9 @@ def trace_function(function, list arguments):
         Called with the Tensors; returns a list of Tensors.
     arguments : list of Tensor
         Taken as they are; their traced places are put back afterwards.
+    of_example : bool
+        Whether the arguments stand for many (fg.vmap): truth values of what depends on them, and changes of what is
+        outside, are errors.
 
     Returns
     -------
@@ -934,6 +1021,7 @@ def trace_function(function, list arguments):
     cdef Tensor t
     cdef index_t i
     cdef list before = [(<Tensor>t).traced for t in arguments]
+    trace.of_example = of_example
     trace.open()
     try:
         for t in arguments:
@@ -945,7 +1033,269 @@ def trace_function(function, list arguments):
         for t in results:
             trace.outputs.append(trace.of_tensor(t))
     finally:
+        if of_example:
+            trace.put_gradients_back()
         trace.close()
         for t, place in zip(arguments, before):
             t.traced = place
+    if of_example and trace.gradients_changed:
+        raise TypeError(
+            "vmap: the function changes the gradient of a Tensor from outside (by backward() or by assignment), and each "
+            "example would do so; use fg.grad inside, or call backward() on a result of the mapped function")
+    if trace.broken:
+        raise MemoryError("a trace lost a value")
     return trace, results
+
+
+# ------------------------------------------------------------------------- operations by number, for replays on other Tensors
+
+cdef bint recorded_through(list operands):
+    """Whether gradients flow through an operation on these."""
+    if not current_tape().recording:
+        return False
+    for t in operands:
+        if t is not None and tracked(<Tensor>t):
+            return True
+    return False
+
+
+def as_operand(x):
+    """An array or number as a Tensor on its memory; a Python float takes the dtype of what it meets."""
+    cdef Tensor t = as_tensor(x, "vmap")
+    t.weak = PyFloat_CheckExact(x)
+    return t
+
+
+def example_of(Tensor t):
+    """The first element along the first axis (zeros where there is none), as a Tensor that no trace has seen."""
+    global fg_mark
+    cdef mark_t mark = fg_mark
+    cdef Tensor result
+    fg_mark = 0
+    try:
+        if t.shape[0]:
+            result = get_item(t.detach(), 0)
+        else:
+            result = from_ndarray(np.zeros(t.shape[1:], t.dtype))
+    finally:
+        fg_mark = mark
+    result.traced = 0
+    return result
+
+
+def value_tensor(Trace trace, index_t i):
+    """The Tensor of a slot, an array or a constant (value i of the trace)."""
+    cdef Value* v = trace.values + i
+    cdef Tensor t
+    if v.op == V_SLOT:
+        t = trace.slots[v.parameter]
+        return t.detach() if v.number else t
+    if v.op == V_ARRAY:
+        return from_ndarray(trace.arrays[v.parameter])
+    if v.array != NULL:
+        return new_tensor(array_keep(v.array))
+    if v.shape.ndim == 0 and v.dtype == NPY_DOUBLE:
+        return new_number(v.number)
+    t = from_ndarray(np.broadcast_to(np.array(v.number, cnp.PyArray_DescrFromType(v.dtype)), shape_tuple(v.shape)))
+    if t.array != NULL:
+        t.array.foreign = 0
+    return t
+
+
+cdef Tensor align(Tensor t, Py_ssize_t rank):
+    """With axes of length 1 after the batch axis, so that an example has at least the rank."""
+    cdef Py_ssize_t n = shape_of(t).ndim
+    if n > rank:
+        return t
+    shape = shape_tuple(t.array.shape)
+    return reshape(t, shape[:1] + (1,) * (rank + 1 - n) + shape[1:])
+
+
+cdef Tensor elementwise_of(Trace trace, Value* v, list values, bytearray leads):
+    """A value of the table, of operands of which some have a batch axis in front."""
+    cdef Operand o[3]
+    cdef int k, n = fg_arity[v.op]
+    cdef Tensor t
+    for k in range(3):
+        o[k].array = NULL
+        o[k].number = 0
+    if n == 1:
+        t = values[v.o[0]]
+        if is_number(t) and v.parameter == FG_F64:
+            return number1(v.op, t)
+    given = []                              # until it is recorded
+    for k in range(n):
+        t = values[v.o[k]]
+        if leads[v.o[k]] and v.shape.ndim:
+            t = align(t, v.shape.ndim)
+        given.append(t)
+    for k in range(n):
+        coerce(given[k], o + k)
+    return elementwise_as(v.op, <int>v.parameter, o, n)
+
+
+cdef Tensor pull_of(Trace trace, Value* v, list values, bytearray leads, Py_ssize_t size):
+    """The same for a pullback of the table, of (g, x, y, z, out).  Differentiates again."""
+    cdef int j, type = <int>v.parameter, op = (v.op - V_PULL) // 3, k = (v.op - V_PULL) % 3
+    cdef int dtype = NPY_DOUBLE if type == FG_F64 else NPY_FLOAT
+    cdef Tensor t
+    cdef bint lead = False
+    cdef list given = [None] * 5
+    for j in range(5):
+        if v.o[j] == 0:
+            continue
+        t = values[v.o[j]]
+        if leads[v.o[j]]:
+            lead = True
+            if v.shape.ndim:
+                t = align(t, v.shape.ndim)
+        if t.dtype_number != dtype and (j == 0 or t.dtype_number != NPY_BOOL):
+            t = cast(t, cnp.PyArray_DescrFromType(dtype))
+        given[j] = t
+    if lead and not leads[v.o[0]]:
+        given[0] = broadcast_to(given[0], (size,) + shape_tuple(v.shape))
+    if recorded_through(given):
+        return rule_function(op, k)(*given)
+    return pull_by_kernel(op, k, type, given)
+
+
+def replay_steps(Trace trace, roots):
+    """What computes some values of a trace: a list of (value, its TraceNode, values that nobody reads afterwards).
+
+    In the place of the TraceNode stands None for what ``replay_elementary`` does.
+    """
+    cdef bytearray needed = bytearray(trace.n)
+    cdef Value* v
+    cdef index_t i, o
+    cdef Py_ssize_t k, n
+    cdef list steps = []
+    for i in roots:
+        needed[i] = 1
+    for i in range(trace.n - 1, 0, -1):
+        if not needed[i]:
+            continue
+        v = trace.values + i
+        dies = None
+        n = v.extra.n_operands if v.op == V_HOST else 5
+        for k in range(n):
+            o = v.extra.operands[k] if v.op == V_HOST else v.o[k]
+            if o and not needed[o]:
+                needed[o] = 1
+                dies = [o] if dies is None else dies + [o]
+        node = None if is_elementary(v.op) else trace_node(trace, i)
+        steps.append((i, node, dies))
+    steps.reverse()
+    return steps
+
+
+def largest_value(Trace trace):
+    """The number of elements of the largest value."""
+    cdef index_t i
+    cdef Py_ssize_t largest = 0
+    for i in range(1, trace.n):
+        if trace.values[i].shape.size > largest:
+            largest = trace.values[i].shape.size
+    return largest
+
+
+cdef inline bint is_elementary(int op) noexcept:
+    return op < FG_N_ELEMENTARY or op >= V_PULL or V_ARGUMENT <= op <= V_CONSTANT
+
+
+def replay_elementary(Trace trace, list steps, Py_ssize_t start, list values, bytearray leads, list batches, Py_ssize_t size):
+    """Does the steps from ``start`` up to the first that is another's, and returns its place.
+
+    Sources, operations of the table and their pullbacks: an operand with a batch axis in front (``leads``) gets further axes
+    after it where an example's rank is lower than the result's.
+    """
+    cdef index_t i
+    cdef Value* v
+    cdef int k
+    cdef bint lead
+    for place in range(start, len(steps)):
+        i, node, dies = steps[place]
+        if node is not None:
+            return place
+        v = trace.values + i
+        if v.op == V_ARGUMENT:
+            values[i] = batches[v.parameter]
+            leads[i] = 1
+            continue
+        if v.op <= V_CONSTANT and v.op >= V_ARGUMENT:
+            values[i] = value_tensor(trace, i)
+            continue
+        lead = False
+        for k in range(5):
+            lead = lead or leads[v.o[k]]
+        values[i] = elementwise_of(trace, v, values, leads) if v.op < V_PULL else pull_of(trace, v, values, leads, size)
+        leads[i] = lead
+        if dies is not None:
+            for o in dies:
+                values[o] = None
+    return len(steps)
+
+
+def apply_rows_pull(int op, index_t parameter, Tensor g, Tensor x, Tensor out):
+    """V_ROW_PULL, V_EXTREME_PULL or, with the labels as out, V_CROSS_ENTROPY_PULL.  Differentiates again."""
+    cdef Tensor result
+    if not recorded_through([g, x, out]):
+        result = pull_rows_by_kernel(op, g, x, out, parameter)
+        if result is not None:
+            return result
+    if op == V_CROSS_ENTROPY_PULL:
+        return pull_cross_entropy(g, x, out)
+    if op == V_EXTREME_PULL:
+        return pull_extreme(g, x, out, <unsigned int>parameter)
+    return pull_row(<int>parameter, g, x, out)
+
+
+cdef Extra* extra_of(tuple numbers) except NULL:
+    cdef Extra* extra = extra_new(0, len(numbers))
+    cdef Py_ssize_t k
+    for k in range(len(numbers)):
+        extra.numbers[k] = numbers[k]
+    return extra
+
+
+def apply_index(Tensor x, tuple numbers, tuple shape):
+    """The part of x, taken as contiguous, that an offset and strides lead to, both in elements."""
+    cdef Extra* extra = extra_of(numbers)
+    cdef Shape* to = NULL
+    cdef Py_ssize_t dims[FG_MAX_NDIM]
+    cdef Py_ssize_t d
+    try:
+        for d in range(len(shape)):
+            dims[d] = shape[d]
+        to = shape_new(len(shape), dims)
+        return index_again(x, extra, to)
+    finally:
+        PyMem_RawFree(extra)
+        if to != NULL:
+            shape_drop(to)
+
+
+def apply_scatter(Tensor g, tuple numbers, tuple shape):
+    """Zeros of a shape with g added where an offset and strides lead: the transpose of apply_index."""
+    cdef Extra* extra = extra_of(numbers)
+    cdef Shape* to = NULL
+    cdef Py_ssize_t dims[FG_MAX_NDIM]
+    cdef Py_ssize_t d
+    try:
+        for d in range(len(shape)):
+            dims[d] = shape[d]
+        to = shape_new(len(shape), dims)
+        return scatter(g, extra, to)
+    finally:
+        PyMem_RawFree(extra)
+        if to != NULL:
+            shape_drop(to)
+
+
+def operations():
+    """The numbers of all operations that a trace can hold, by name; V_PULL stands for every pullback of the table."""
+    return {
+        **{name: op for op, name in enumerate(NAMES) if name},
+        **{name: OP_LEAF + k for k, name in enumerate(STRUCTURED_NAMES)},
+        "argument": V_ARGUMENT, "slot": V_SLOT, "array": V_ARRAY, "number": V_CONSTANT, "host": V_HOST, "pick": V_PICK,
+        "row_pull": V_ROW_PULL, "cross_entropy_pull": V_CROSS_ENTROPY_PULL, "extreme_pull": V_EXTREME_PULL, "pull": V_PULL,
+    }

@@ -14,6 +14,7 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
             refuse_integer_leaf(source.dtype_number, f"{who}: argument {place}")
         check_tape(source, tape)
         t = source.detach()
+        t.weak = False              # an input has a dtype of its own
         tape_reserve(tape, 3)
         if tracked(source):
             a = node_of(source, tape)
@@ -112,6 +113,23 @@ cdef class Linearization(Holder):
         """The node of an output that lies downstream of the inputs, else 0."""
         cdef index_t i = self.nodes[len(self.inputs) + k]
         return i if i >= self.first and self.tape.nodes[i].flags & NEEDED else 0
+
+    def size(self):
+        """How many nodes lie between inputs and outputs: numbers, and arrays."""
+        cdef index_t i, last = 0
+        cdef Py_ssize_t k, numbers = 0, arrays = 0
+        self.mark()
+        for k in range(len(self.outputs)):
+            i = self.output(k)
+            last = i if i > last else last
+        for i in range(self.first, last + 1):
+            if self.tape.nodes[i].flags & NEEDED:
+                if self.tape.nodes[i].shape == NULL:
+                    numbers += 1
+                else:
+                    arrays += 1
+        self.unmark()
+        return numbers, arrays
 
     cdef int mark(self) except -1:
         """Marks the nodes between inputs and outputs; notes whether anything tracked enters from outside."""
@@ -231,6 +249,7 @@ cdef class Linearization(Holder):
         s.first = self.first
         tape.sweeps += 1
         tape.recording = recorded
+        before = self.detach_saved(recorded)
         try:
             seeds = []
             for k in range(len(self.outputs)):
@@ -239,9 +258,26 @@ cdef class Linearization(Holder):
             found = recorded_sweep(&s, seeds) if seeds else {}
             return [found.get(self.nodes[k]) for k in range(len(self.inputs))]
         finally:
+            self.restore_saved(before)
             self.unmark()
             tape.recording = recording
             tape.sweeps -= 1
+
+    cdef bint detach_saved(self, bint recorded) except -1:
+        """Where a trace was opened after the recording was made, what a sweep that is not recorded reads carries no gradient."""
+        cdef Trace trace
+        cdef bint before
+        if not fg_mark:
+            return False
+        trace = open_trace()
+        before = trace.detaching
+        trace.detaching = not recorded and trace.of_example and self.first < trace.first_node
+        return before
+
+    cdef int restore_saved(self, bint before) except -1:
+        if fg_mark:
+            open_trace().detaching = before
+        return 0
 
     cpdef list push(self, list tangents, bint recorded):
         """Tangents of the outputs, given those of the inputs.  None where nothing arrives."""
@@ -260,6 +296,7 @@ cdef class Linearization(Holder):
             last = i if i > last else last
         tape.sweeps += 1
         tape.recording = recorded
+        before = self.detach_saved(recorded)
         try:
             for i in range(self.first, last + 1):
                 if tape.nodes[i].flags & STOPS or not tape.nodes[i].flags & NEEDED:
@@ -269,6 +306,7 @@ cdef class Linearization(Holder):
                     at[i] = made
             return [at.get(self.output(k)) if self.output(k) else None for k in range(len(self.outputs))]
         finally:
+            self.restore_saved(before)
             self.unmark()
             tape.recording = recording
             tape.sweeps -= 1
@@ -322,12 +360,12 @@ def is_tracked(Tensor t):
 
 cdef object lower(Tensor t, object like):
     """A Tensor as what the caller gave: ndarray for ndarray, NumPy scalar for a number, Tensor for Tensor."""
-    if type(like) is Tensor:
+    if type(like) is Tensor or (fg_mark and is_recorded(t)):
         return t.detach()
     if t.array == NULL:
         if isinstance(like, np.ndarray):
             return to_ndarray(t.detach())
-        return np.float64(t.number)
+        return np.float64(t.number) if t.dtype_number == NPY_DOUBLE else np.bool_(t.number != 0)
     if t.array.shape.ndim == 0 and not isinstance(like, np.ndarray):
         return view_ndarray(t.array, False)[()]
     if t.array.shape.size * item_size(t.array.dtype) <= 4096 or t.array.owner != NULL or t.array.base != NULL \

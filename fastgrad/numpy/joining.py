@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Rule, Tensor, expand_dims, reshape
+from fastgrad._core.engine import Batched, Rule, Tensor, broadcast_to, expand_dims, reshape
 
 
 def _split(g, axis, lengths):
@@ -25,11 +25,17 @@ def _concatenate_jvp(tangents, out, *operands, axis, lengths):
     return _concatenate(*filled, axis=axis, lengths=lengths)
 
 
+def _concatenate_batch(size, *operands, axis, lengths):
+    parts = [t.tensor if isinstance(t, Batched) else broadcast_to(t, (size,) + t.shape) for t in operands]
+    return _concatenate(*parts, axis=axis + 1, lengths=lengths)
+
+
 _concatenate = Rule(
     "concatenate",
     lambda *arrays, axis, lengths: np.concatenate(arrays, axis=axis),
     lambda g, out, *operands, axis, lengths: _split(g, axis, lengths),
-    _concatenate_jvp)
+    _concatenate_jvp,
+    batch=_concatenate_batch)
 
 
 def concatenate(arrays, axis=0, *, out=None):

@@ -18,7 +18,8 @@ class Optimizer:
 
     A subclass names its hyperparameters in ``options``, sets them as attributes (they may be changed between
     steps: ``optimizer.lr *= 0.5``), and defines ``update(parameter, gradient, state)``, which is run without
-    recording. ``state`` is that parameter's own dict, empty before its first step; its values are Tensors or ints.
+    recording. ``state`` is that parameter's own dict, empty before its first step; its values are Tensors, changed in place, so that a step can be
+    compiled; one named ``step`` counts, 0-d.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ class Optimizer:
         return {
             "options": {name: getattr(self, name) for name in self.options},
             "state": [
-                {name: value.numpy().copy() if isinstance(value, fg.Tensor) else value for name, value in state.items()}
+                {name: int(value.item()) if name == "step" else value.numpy().copy() for name, value in state.items()}
                 for state in self.state
             ],
         }
@@ -131,7 +132,7 @@ class Optimizer:
                             f"not {parameter.shape}"
                         )
                     value = fg.tensor(value, dtype=parameter.dtype)
-                loaded[-1][key] = value
+                loaded[-1][key] = fg.tensor(float(value)) if key == "step" else value
         for key, value in options.items():
             setattr(self, key, value)
         self.state = loaded
@@ -248,23 +249,27 @@ class Adam(Optimizer):
 
     def update(self, parameter, gradient, state):
         if not state:
-            state["step"] = 0
+            state["step"] = fg.tensor(0.0)
             state["mean"] = zeros_like(parameter)
             state["square"] = zeros_like(parameter)
-        # The bias corrections are Python floats, exact in float64 and weak beside a float32 Tensor.
-        state["step"] += 1
+        # The step count is a Tensor, so that a compiled step counts on; the bias corrections are exact in float64.
+        step, mean, square = state["step"], state["mean"], state["square"]
+        step += 1.0
         beta1, beta2 = self.betas
-        step_size = float(self.lr) / (1 - beta1 ** state["step"])
-        scale = 1 / math.sqrt(1 - beta2 ** state["step"])
-        mean, square = state["mean"], state["square"]
+        step_size = float(self.lr) / (1.0 - beta1**step)
+        scale = 1.0 / fnp.sqrt(1.0 - beta2**step)
+        if parameter.dtype != step.dtype:
+            step_size, scale = step_size.astype(parameter.dtype), scale.astype(parameter.dtype)
         if self.weight_decay:
             gradient = gradient + self.weight_decay * parameter
         mean += (1 - beta1) * (gradient - mean)
         square *= beta2
         square += ((1 - beta2) * gradient) * gradient
         if self.amsgrad:
-            largest = state.setdefault("largest", square)
-            square = state["largest"] = fnp.maximum(largest, square)
+            if "largest" not in state:
+                state["largest"] = fg.tensor(square)
+            largest = state["largest"]
+            largest[...] = square = fnp.maximum(largest, square)
         parameter -= (step_size * mean) / (scale * fnp.sqrt(square) + self.eps)
 
 

@@ -10,10 +10,15 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
+from fastgrad.transforms.batching import batched_call
+from fastgrad.transforms.vmap import vmap
 from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
 __all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile",
-           "load_program", "ProgramFormatError"]
+           "vmap"]
+
+
+AN_ARRAY = np.empty(0)
 
 
 class _Call:
@@ -67,21 +72,39 @@ class _Call:
     def lower_aux(self):
         return self.aux if self.connected else lower_aux(self.aux, self.any_tensor)
 
+    def recorded(self, seeds):
+        """Whether a sweep from these must be recorded."""
+        return self.connected or (engine.recording_now() and any(t is not None and engine.is_tracked(t) for t in seeds))
+
+    def pulled(self, cotangents):
+        """Gradients of the inputs as Tensors."""
+        found = self.line.pull_recorded(cotangents) if self.recorded(cotangents) else self.line.pull(cotangents)
+        return [engine.zeros_for(t) if g is None else g for g, t in zip(found, self.line.inputs)]
+
+    def pushed(self, tangents):
+        """Tangents of the outputs as Tensors."""
+        found = self.line.push(tangents, self.recorded(tangents))
+        return [engine.zeros_for(out) if t is None else t for t, out in zip(found, self.outputs)]
+
     def pull(self, cotangents):
         """Gradients of the inputs as a flat list in the caller's kind."""
-        if self.connected or (engine.recording_now() and any(c is not None and engine.is_tracked(c) for c in cotangents)):
-            found = self.line.pull_recorded(cotangents)
-            return [engine.zeros_for(t) if g is None else g for g, t in zip(found, self.line.inputs)]
-        found = self.line.pull(cotangents)
-        return [engine.lower_to(engine.zeros_for(t) if g is None else g, like)
-                for g, t, like in zip(found, self.line.inputs, self.given)]
+        found = self.pulled(cotangents)
+        if self.recorded(cotangents):
+            return found
+        return [engine.lower_to(g, like) for g, like in zip(found, self.given)]
 
     def push(self, tangents):
         """Tangents of the outputs as a flat list in the caller's kind."""
-        recorded = self.connected or (engine.recording_now() and any(t is not None and engine.is_tracked(t) for t in tangents))
-        found = self.line.push(tangents, recorded)
-        found = [engine.zeros_for(out) if t is None else t for t, out in zip(found, self.outputs)]
-        return found if recorded else [self.lower(t) for t in found]
+        found = self.pushed(tangents)
+        return found if self.recorded(tangents) else [self.lower(t) for t in found]
+
+    def block(self, t, as_tensor):
+        """A block of a Jacobian in the caller's kind."""
+        if self.connected:
+            return t
+        if isinstance(t, np.ndarray):
+            return fnp.asarray(t) if as_tensor else t
+        return t.detach() if as_tensor else engine.lower_to(t, AN_ARRAY)
 
     def by_argument(self, flat):
         """A flat list as one tree an argument, or the tree of the only one."""
@@ -309,55 +332,69 @@ def linearize(fun, *primals):
 
 
 def _basis(t):
-    """The unit tangents of a Tensor's shape, one after the other."""
-    for i in range(t.size):
-        e = np.zeros(t.size, t.dtype)
-        e[i] = 1
-        yield fnp.asarray(e.reshape(t.shape))
+    """The unit tangents of a Tensor's shape, below each other."""
+    return np.eye(t.size, dtype=t.dtype).reshape((t.size,) + tuple(t.shape))
 
 
-def _rows(rows, shape, like, call):
-    """A list of arrays as one array of shape ``shape + row shape``."""
+# Microseconds (benches/jacobians.py) of one compiled pull, and of one push, which goes by rules on Tensors: at all, for each node
+# that is a number, for each that is an array.  And of all sweeps traced once and replayed as one batch.
+PULL_COSTS, PUSH_COSTS, BATCH_COSTS = (3.0, 0.005, 0.3), (2.0, 0.7, 1.5), (45.0, 2.5, 4.0)
+
+
+def _pays(call, count, costs):
+    """Whether that many sweeps are faster as one batch."""
+    if engine.tracing() or call.connected:
+        return count > 1
+    numbers, arrays = call.line.size()
+    one, batch = (start + numbers * number + arrays * array for start, number, array in (costs, BATCH_COSTS))
+    return count * one > batch
+
+
+def _sweeps(call, pull, k):
+    """All sweeps from output k backwards, or from input k forwards: for each input or output an array whose first axis is the
+    sweeps (a Tensor, or an ndarray where nobody can differentiate it)."""
+    ends, others = (call.outputs, call.line.inputs) if pull else (call.line.inputs, call.outputs)
+    sweep = call.pulled if pull else call.pushed
+    basis = _basis(ends[k])
+
+    def one(e):
+        seeds = [None] * len(ends)
+        seeds[k] = e
+        return sweep(seeds)
+
+    if len(basis) and _pays(call, len(basis), PULL_COSTS if pull else PUSH_COSTS):
+        found, leads = batched_call(one, [fnp.asarray(basis)], len(basis), splits=not call.connected)
+        return [t if lead else fnp.copy(fnp.broadcast_to(t, (len(basis),) + t.shape)) for t, lead in zip(found, leads)]
+    rows = [one(fnp.asarray(e)) for e in basis]
     if not rows:
-        empty = np.zeros(shape + tuple(like.shape), like.dtype)
-        return fnp.asarray(empty) if call.connected or call.any_tensor else empty
-    if isinstance(rows[0], Tensor):
-        return fnp.stack(rows).reshape(shape + rows[0].shape)
-    return np.stack(rows).reshape(shape + np.shape(rows[0]))
+        return [fnp.zeros((0,) + t.shape, t.dtype) for t in others]
+    if call.connected or engine.tracing():
+        return [fnp.stack(column) for column in zip(*rows)]
+    return [np.stack([engine.lower_to(t, AN_ARRAY) for t in column]) for column in zip(*rows)]
 
 
 def _by_rows(call):
     """The Jacobian of a recording by reverse sweeps."""
     blocks = []
     for k, out in enumerate(call.outputs):
-        rows = []
-        for e in _basis(out):
-            seeds = [None] * len(call.outputs)
-            seeds[k] = e
-            rows.append(call.pull(seeds))
-        blocks.append(call.by_argument(
-            [_rows([row[j] for row in rows], out.shape, t, call) for j, t in enumerate(call.line.inputs)]))
+        found = _sweeps(call, True, k)
+        blocks.append(call.by_argument([
+            call.block(rows.reshape(out.shape + t.shape), isinstance(like, Tensor))
+            for rows, t, like in zip(found, call.line.inputs, call.given)]))
     return tree_unflatten(call.out_structure, blocks)
 
 
 def _by_columns(call):
     """The Jacobian of a recording by forward sweeps."""
-    columns = []
-    for j, t in enumerate(call.line.inputs):
-        pushed = []
-        for e in _basis(t):
-            tangents = [None] * len(call.line.inputs)
-            tangents[j] = e
-            pushed.append(call.push(tangents))
-        columns.append(pushed)
+    columns = [_sweeps(call, False, j) for j in range(len(call.line.inputs))]
     blocks = []
     for k, out in enumerate(call.outputs):
         parts = []
         for j, t in enumerate(call.line.inputs):
-            block = _rows([p[k] for p in columns[j]], t.shape, out, call)
+            block = columns[j][k].reshape(t.shape + out.shape)
             n = len(t.shape)
             axes = tuple(range(n, n + len(out.shape))) + tuple(range(n))
-            parts.append(block.transpose(axes) if axes else block)
+            parts.append(call.block(block.transpose(axes) if axes else block, call.any_tensor))
         blocks.append(call.by_argument(parts))
     return tree_unflatten(call.out_structure, blocks)
 

@@ -3,21 +3,27 @@
 The engine's Compiled object does the calls that look like the last one by itself; everything else comes here.
 """
 
+import inspect
+import sys
 import warnings
-from types import FunctionType
 
 import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms.programs import Binding, has_parameter
+from fastgrad.transforms.bindings import Walk, random_states, sample
+from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["compile"]
 
 ARRAY, NUMBER, TENSOR = 0, 1, 2
-MOST_BINDINGS = 64
-flatten = tree_flatten
+
+
+def flatten(tree):
+    """tree_flatten, with dicts in the order of their keys' insertion, which the function may look at."""
+    return tree_flatten(tree, sort=False)
+
 
 
 def compile(fun, static_argnums=()):
@@ -55,12 +61,14 @@ def compile(fun, static_argnums=()):
     -----
     Branches on values are guards: when one comes out otherwise, the function is recorded again, and both recordings are
     kept (16 a signature).  Tensors that live outside (in closures, Modules, optimisers) are read at each call and take
-    their new values after it, ``.grad`` included.  Arrays that the function closes over are read at each call where they
-    lie; numbers, strings and arrays that it reads as global or enclosing names are compared at each call, and another
-    value means another recording.  What NumPy computes of plain arrays inside, attributes of other objects and Python's
-    side effects are frozen or happen once.  A ``numpy.random.Generator`` among the arguments draws anew at each call.
+    their new values after it, ``.grad`` included; arrays that the function closes over are read at each call where they
+    lie.  Everything else that it reads from outside (enclosing and global names, attributes, entries of containers, arrays
+    that only plain NumPy computes with) is compared at each call, and another value means another recording; of arrays
+    above 1 MiB that are not read by reference only a sample is compared.  A ``numpy.random.Generator`` among the arguments
+    draws anew at each call.  Python's other side effects, printing for instance, happen while recording only.
 
-    A function whose result is still being differentiated, or that stores Tensors it makes, runs as it is.
+    A function whose result is still being differentiated, that keeps Tensors it makes, or that changes numbers and arrays
+    it reads from outside, runs as it is, with a warning.
 
     Examples
     --------
@@ -77,60 +85,54 @@ def compile(fun, static_argnums=()):
     static = (static_argnums,) if isinstance(static_argnums, (int, np.integer)) else tuple(static_argnums)
     if not callable(fun):
         raise TypeError(f"compile: {type(fun).__name__} is not callable")
-    import sys
-
-    return engine.Compiled(fun, tuple(int(k) for k in static), sys.modules[__name__])
+    try:
+        has_own_out = "out" in inspect.signature(fun).parameters
+    except (TypeError, ValueError):
+        has_own_out = False
+    return engine.Compiled(fun, tuple(int(k) for k in static), has_own_out, sys.modules[__name__])
 
 
 class Signature:
     """A call's arguments, flat: what is replayed, what is taken by value, and the key of both."""
 
     def __init__(self, compiled, arguments, keywords):
-        function = compiled.__wrapped__
+        self.function = compiled.__wrapped__
         static = _static_places(compiled, arguments)
-        leaves, self.structure = tree_flatten((tuple(a for k, a in enumerate(arguments) if k not in static), keywords))
-        self.function = function
+        leaves, self.structure = flatten((tuple(a for k, a in enumerate(arguments) if k not in static), keywords))
         self.static = {k: arguments[k] for k in static}
-        self.leaves, self.forms, self.places, self.constants = [], [], [], []
-        key, first = [], {}
-        any_tensor = any_array = False
-        self.differentiated = False
+        self.forms, self.places, self.constants, self.generators = [], [], [], []
+        key, first, replayed = [], {}, []
         recording = engine.recording_now()
+        self.differentiated = False
         for place, leaf in enumerate(leaves):
             kind = type(leaf)
             if kind is Tensor:
-                any_tensor = True
-                if engine.is_tracked(leaf) and not leaf.is_leaf and recording:
-                    self.differentiated = True
-                alias = first.setdefault(id(leaf), len(self.leaves))
+                self.differentiated |= recording and engine.is_tracked(leaf) and not leaf.is_leaf
+                alias = first.setdefault(id(leaf), len(replayed))
                 key.append((TENSOR, leaf.dtype, leaf.shape, leaf.requires_grad, leaf.grad is None, alias))
                 form = TENSOR
-            elif isinstance(leaf, np.ndarray) or (isinstance(leaf, np.generic) and not isinstance(leaf, (np.float64, np.str_))):
-                leaf = np.asarray(leaf)
-                if not _supported(leaf.dtype):
-                    raise TypeError(f"compile: an argument of dtype {leaf.dtype}; use float64, float32, integers or bool, or "
-                                    "make it a static argument")
-                any_array = True
+            elif kind is float:
+                key.append((NUMBER,))
+                form = NUMBER
+            elif isinstance(leaf, (np.ndarray, np.generic)) and not isinstance(leaf, np.flexible):
+                leaf = _as_array(leaf)
                 key.append((ARRAY, leaf.dtype, leaf.shape))
                 form = ARRAY
-            elif isinstance(leaf, float):
-                any_array = True
-                key.append((NUMBER, kind is float))
-                form = NUMBER
             else:
-                key.append(("static", kind, _hashable(leaf)))
+                key.append(("static", _by_value(leaf, False)))
                 self.constants.append((place, leaf))
                 continue
-            self.leaves.append(leaf)
+            replayed.append(leaf)
             self.forms.append(form)
             self.places.append(place)
-        self.form = TENSOR if any_tensor or not any_array else ARRAY
-        # plain: every argument is a leaf to be replayed, so that the next call can skip all this
-        self.plain = not keywords and not static and len(self.leaves) == len(arguments) and self.structure == tree_flatten(
-            (tuple(0.0 for _ in arguments), {}))[1] and all(k != NUMBER or type(leaf) is float for k, leaf in zip(self.forms, self.leaves)) \
-            and len(first) == sum(f == TENSOR for f in self.forms) and not any(
-                isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in self.leaves)
-        self.key = (self.structure, tuple(key), tuple(sorted((k, type(v), _hashable(v)) for k, v in self.static.items())))
+        self.leaves = tuple(replayed)
+        self.form = TENSOR if TENSOR in self.forms or not self.forms else ARRAY
+        # plain: every argument is a leaf to be replayed, and no Tensor is there twice, so that the next call can skip this
+        self.plain = not keywords and not static and len(replayed) == len(leaves) == len(arguments) \
+            and len(first) == self.forms.count(TENSOR) and all(part == () for part in self.structure[2][0][2]) \
+            and not any(isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in replayed)
+        self.key = (recording, self.structure, _asides(self.structure), tuple(key),
+                    tuple((k, _by_value(v, True)) for k, v in sorted(self.static.items())))
 
     def wrappers(self):
         """Tensors that stand for the leaves while the function is recorded."""
@@ -142,53 +144,53 @@ class Signature:
         for place, t in zip(self.places, wrappers):
             leaves[place] = t
         for place, value in self.constants:
-            leaves[place] = recording_generator(value) if isinstance(value, np.random.Generator) else value
+            leaves[place] = self.drawing(value)
         positional, keywords = tree_unflatten(self.structure, leaves)
-        arguments, rest = [], iter(positional)
-        for k in range(len(positional) + len(self.static)):
-            arguments.append(self.static[k] if k in self.static else next(rest))
+        rest = iter(positional)
+        arguments = [self.drawing(self.static[k]) if k in self.static else next(rest)
+                     for k in range(len(positional) + len(self.static))]
         return self.function(*arguments, **keywords)
 
-    def give_back(self, wrappers, writes, cleared):
-        """After a recording: the caller's Tensors take what their stand-ins became."""
-        for target in writes:
-            if isinstance(target, int):
-                engine.give_back_value(self.leaves[target], wrappers[target])
-            elif isinstance(target, tuple) and isinstance(target[0], int):
-                engine.give_back_gradient(self.leaves[target[0]], wrappers[target[0]].grad)
-        for target in cleared:
-            if isinstance(target, int):
-                engine.give_back_gradient(self.leaves[target], None)
+    def drawing(self, value):
+        """A Generator as one whose draws are recorded; anything else as it is."""
+        if not isinstance(value, np.random.Generator):
+            return value
+        self.generators.append(value)
+        return RecordingGenerator(value)
 
-    def refuses(self, slots, writes):
-        """Whether a Tensor is both an argument and from outside, and one of the two changes."""
-        given = {id(leaf) for leaf in self.leaves if isinstance(leaf, Tensor)}
-        if not writes or not any(id(slot) in given for slot in slots):
-            return False
-        return True
+    def give_back(self, wrappers, writes):
+        """After a recording: arrays of the caller take what their stand-ins became."""
+        for target in writes:
+            if isinstance(target, int) and isinstance(self.leaves[target], np.ndarray):
+                self.leaves[target][...] = wrappers[target].numpy()
+
+    def aliased(self, tensors, changes):
+        """Whether an argument is also within reach from the function itself, where something is changed."""
+        return bool(changes) and any(isinstance(leaf, Tensor) and id(leaf) in tensors for leaf in self.leaves)
 
     def lowered(self, leaves, structure):
         """What the function itself returned, as the caller's kind."""
-        done = []
-        for leaf in leaves:
-            if isinstance(leaf, Tensor) and not (self.form == TENSOR):
-                leaf = engine.lower_to(leaf, 0.0)
-            done.append(leaf)
-        return tree_unflatten(structure, done)
+        return tree_unflatten(structure, [
+            engine.lower_to(leaf, 0.0) if isinstance(leaf, Tensor) and self.form != TENSOR else leaf for leaf in leaves])
 
 
 def _static_places(compiled, arguments):
-    places = engine.static_places(compiled)
     found = set()
-    for k in places:
+    for k in engine.static_places(compiled):
         if not -len(arguments) <= k < len(arguments):
             raise ValueError(f"compile: static_argnums names argument {k}, and the call has {len(arguments)} positional ones")
         found.add(k % len(arguments))
     return found
 
 
-def _supported(dtype):
-    return dtype.kind in "biu" or dtype in (np.float64, np.float32)
+def _as_array(leaf):
+    if isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray:
+        raise TypeError(f"compile: an argument is a {type(leaf).__name__}; pass np.asarray(x), a plain array")
+    leaf = np.asarray(leaf)
+    if not (leaf.dtype.kind in "biu" or leaf.dtype in (np.float64, np.float32)):
+        raise TypeError(f"compile: an argument of dtype {leaf.dtype}; use float64, float32, integers or bool, or make it a "
+                        "static argument")
+    return leaf
 
 
 class _ById:
@@ -205,108 +207,67 @@ class _ById:
     def __hash__(self):
         return id(self.value)
 
-    def __lt__(self, other):
-        return id(self.value) < id(other.value)
 
-
-def _hashable(value):
+def _by_value(value, static):
+    """A key for what is taken by value: 1, 1.0 and True are three, and so are 0.0 and -0.0."""
+    if isinstance(value, float):
+        return (type(value), value.hex())
+    if isinstance(value, (tuple, frozenset)):
+        return (type(value), tuple(_by_value(item, static) for item in value))
     if isinstance(value, np.random.Generator):
         return _ById(value)
     try:
         hash(value)
     except TypeError:
+        if static:
+            raise TypeError(f"compile: a static argument is a {type(value).__name__}, which cannot be hashed; pass a tuple, or "
+                            "make it no static argument") from None
         return _ById(value)
-    return value
+    if type(value).__hash__ is object.__hash__:
+        return _ById(value)
+    return (type(value), value)
 
 
-# ------------------------------------------------------------------------------------------------ what a function closes over
+def _asides(structure):
+    """What nodes of a tree keep besides their leaves, by value: the numbers and strings among a Module's attributes."""
+    if structure == () or structure[0] is None:
+        return ()
+    kind, extra, parts = structure
+    own = ()
+    value = getattr(extra, "value", None)
+    if value is not None and hasattr(value, "__dict__"):
+        own = tuple((name, type(v), v) for name, v in vars(value).items() if isinstance(v, (bool, int, float, str)))
+    return (own, *[_asides(part) for part in parts])
 
 
-def bindings_of(function):
-    """The names that a function, and functions it closes over, read: [(cell or globals, name or None, value)].
-
-    Only numbers, strings, arrays and Tensors: what would be frozen, and can be compared at each call.
-    """
-    found, seen, queue = [], set(), [function]
-    while queue and len(found) < MOST_BINDINGS:
-        f = queue.pop()
-        f = getattr(f, "__func__", f)
-        if id(f) in seen:
-            continue
-        seen.add(id(f))
-        inner = getattr(f, "__wrapped__", None)
-        if inner is not None:
-            queue.append(inner)
-        if not isinstance(f, FunctionType):
-            continue
-        for cell in f.__closure__ or ():
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                continue
-            _bind(found, queue, cell, None, value)
-        for name in f.__code__.co_names:
-            if name in f.__globals__:
-                _bind(found, queue, f.__globals__, name, f.__globals__[name])
-    return found
+def constant_result(leaf, call):
+    """A result that is no Tensor: (what it is, whether each call gets a copy)."""
+    return leaf, isinstance(leaf, np.ndarray)
 
 
-def _bind(found, queue, where, name, value):
-    if isinstance(value, (bool, int, float, str, np.ndarray, np.generic, Tensor)):
-        found.append((where, name, value))
-    elif isinstance(value, FunctionType) and not value.__module__.startswith(("fastgrad", "numpy")):
-        queue.append(value)
-    elif isinstance(value, engine.ValueAndGrad):
-        queue.append(value)
+# -------------------------------------------------------------------------------------------------- what it rests on, and chance
 
 
-# ------------------------------------------------------------------------------------------------------------- randomness
+def ground_of(call):
+    """What a call of a function reads besides its arguments."""
+    roots = [call.function, *[value for _, value in call.constants], *call.static.values()]
+    return engine.Ground(Walk(roots), sample)
 
 
-def random_state(compiled):
-    """The states of the generators that a function could draw from without being given them."""
-    states = []
-    for generator in _generators(compiled.__wrapped__):
-        states.append((generator, repr(generator.bit_generator.state)))
-    legacy = np.random.get_state(legacy=False)["state"]
-    return states, (int(legacy["pos"]), hash(legacy["key"].tobytes()))
-
-
-def check_random_state(compiled, before):
+def check_random_states(compiled, generators, before, given):
     """TypeError where random numbers were drawn that the next replay would not draw."""
-    states, legacy = before
-    now = np.random.get_state(legacy=False)["state"]
-    drawn = (int(now["pos"]), hash(now["key"].tobytes())) != legacy
-    drawn = drawn or any(repr(generator.bit_generator.state) != state for generator, state in states)
+    now = random_states(generators)
+    drawn = now[1:] != before[1:] or any(
+        a != b for a, b, generator in zip(now[0], before[0], generators) if not any(generator is g for g in given))
     if drawn:
         raise TypeError(
             f"compile: {compiled.__name__} draws random numbers, and the ones drawn while recording would be replayed for "
             "ever; give it the numpy.random.Generator as an argument, then each call draws anew")
 
 
-def _generators(function):
-    found = []
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            value = cell.cell_contents
-        except ValueError:
-            continue
-        if isinstance(value, np.random.Generator):
-            found.append(value)
-    code = getattr(function, "__code__", None)
-    for name in code.co_names if code else ():
-        value = getattr(function, "__globals__", {}).get(name)
-        if isinstance(value, np.random.Generator):
-            found.append(value)
-    return found
+class RecordingGenerator:
+    """Stands for a Generator while a function is recorded: its draws are recorded as calls, so that each replay draws."""
 
-
-def recording_generator(generator):
-    """A stand-in for a Generator: its methods are recorded as calls, so that each replay draws."""
-    return _RecordingGenerator(generator)
-
-
-class _RecordingGenerator:
     def __init__(self, generator):
         self._generator = generator
 
@@ -326,16 +287,20 @@ class _RecordingGenerator:
 # --------------------------------------------------------------------------------------------------------------- warnings
 
 
-def warn_recording(compiled, times):
-    warnings.warn(
-        f"fg.compile: {compiled.__name__} has been recorded {times} times for one signature: it branches on values that keep "
-        "changing. Use fg.numpy.where for data, or leave it uncompiled", RuntimeWarning, stacklevel=4)
+def warn(compiled, what):
+    """A RuntimeWarning about a compiled function, at the line that called it."""
+    warnings.warn(f"fg.compile: {compiled.__name__} {what}", RuntimeWarning, stacklevel=3)
 
 
-def warn_eager(compiled, differentiable, escaped):
+def warn_eager(compiled, differentiable, escaped, holds):
     if differentiable:
         reason = ("what it returns or changes is still being differentiated; compile the function that takes the gradient "
                   "(fg.grad, fg.value_and_grad, or one that calls backward()), or call it under fg.no_grad()")
-    else:
+    elif not holds:
+        reason = ("it changes what it reads from outside (numbers, attributes, containers or arrays) at each call; keep "
+                  "such state in Tensors that it changes in place, or pass it in and return it")
+    elif escaped > 0:
         reason = f"{escaped} Tensors that it makes are kept somewhere each time; return them instead"
-    warnings.warn(f"fg.compile: {compiled.__name__} runs uncompiled: {reason}", RuntimeWarning, stacklevel=4)
+    else:
+        reason = "an argument is also a Tensor that it reads from outside, and it changes one of them"
+    warn(compiled, f"runs uncompiled: {reason}")

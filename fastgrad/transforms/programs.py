@@ -120,7 +120,7 @@ class Binding:
     def leaves_of(self, arguments, keywords):
         """The leaves of a call, for a replay; ValueError where it does not fit."""
         arguments = tuple(_Static(a) if k in self.static else a for k, a in enumerate(arguments))
-        leaves, structure = tree_flatten((arguments, keywords))
+        leaves, structure = tree_flatten((arguments, keywords), sort=False)
         if structure != self.structure:
             self._refuse(f"it was recorded for other arguments: {_describe(self.structure)}, not {_describe(structure)}")
         given, first = [], {}
@@ -170,7 +170,7 @@ class Binding:
 
     def out_leaves(self, out):
         """The leaves of out= that are to be filled."""
-        leaves, structure = tree_flatten(out)
+        leaves, structure = tree_flatten(out, sort=False)
         if structure != self.results[0]:
             raise ValueError(f"{self.who}: out= is no tree like the result: {_describe(structure)} instead of {_describe(self.results[0])}")
         found = []

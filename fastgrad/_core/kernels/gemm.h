@@ -132,7 +132,13 @@ static ptrdiff_t NAME(gathered_tiles)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, con
 /* All rows by n columns over one stretch of k, DEPTH at most. */
 static void NAME(stretch)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const T *a, ptrdiff_t a_row, ptrdiff_t a_column, const T *b,
                           ptrdiff_t b_row, ptrdiff_t panel_step, T *to, ptrdiff_t to_row, int add) {
-#define STRIPE(rows, wide)                                                                                            do {                                                                                                                  NAME(stripe)(rows, wide, k, n, a, a_row, a_column, b, b_row, panel_step, to, to_row, add);                        m -= rows;                                                                                                        a += rows * a_row;                                                                                                to += rows * to_row;                                                                                          } while (0)
+#define STRIPE(rows, wide)                                                                          \
+    do {                                                                                            \
+        NAME(stripe)(rows, wide, k, n, a, a_row, a_column, b, b_row, panel_step, to, to_row, add);  \
+        m -= rows;                                                                                  \
+        a += rows * a_row;                                                                          \
+        to += rows * to_row;                                                                        \
+    } while (0)
     if (n > (a_column == 1 ? 4 : 2) * PANEL && k > 32) { /* each tile is read often enough */
         ptrdiff_t done = NAME(gathered_tiles)(m, k, n, a, a_row, a_column, b, b_row, panel_step, to, to_row, add);
         m -= done;

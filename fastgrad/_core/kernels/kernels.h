@@ -22,6 +22,9 @@ typedef void (*fg_value_loop)(ptrdiff_t n, const void *x, const void *y, const v
 typedef void (*fg_pull_loop)(ptrdiff_t n, const void *g, const void *x, const void *y, const void *z, const void *out,
                              void *to);
 
+/* Cheap operations of cheap operations, of up to four operands; `to` may be one of them. */
+typedef void (*fg_fused_loop)(ptrdiff_t n, const void *a, const void *b, const void *c, const void *d, void *to);
+
 typedef struct {
     const char *level;
     fg_value_loop value[FG_N_ELEMENTARY][2];
@@ -66,6 +69,8 @@ typedef struct {
 
     /* What lanes.h runs: see lanes_level.h. */
     const int32_t *(*machine)(const uint32_t *code, double *cells);
+    fg_fused_loop fused[FG_N_FUSED][2];
+    void (*stream)(size_t bytes, const char *from, char *to);
 } fg_kernel_table;
 
 /* The kernels in use, and how they are chosen: the best level that this CPU runs, or one by name (0: it cannot run). */

@@ -7,23 +7,24 @@
 
 #include <math.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <time.h>
-#include "lanes.h"
+#include "instructions.h"
+#include "fused_ops.h"
 #include "threads.h"
 
 #define MOST_THREADS 64
 #define MOST_CHUNKS 16384
-#define MOST_PARTIALS (1 << 20)   /* totals that all chunks together keep of a sum over rows */
-#define CHUNK_COST 25000.0        /* about ns */
-#define WORTH_THREADS 60000.0     /* about ns */
-#define L1_BYTES (40 * 1024)
-#define L2_BYTES (640 * 1024)
+#define MOST_PARTIALS (1 << 20)   /* numbers that all chunks together keep of a sum over rows */
+#define CHUNK_COST 10000.0        /* about ns */
+#define WORTH_THREADS 40000.0     /* about ns */
+#define ALIVE_BYTES (512 * 1024)  /* of a block: in the second cache; what is read soon again stays in the first by itself */
+#define FEWEST_LANES 32
+#define STREAM_BYTES (16 << 20)   /* traffic of a run that caches do not hold: stores go past them */
 #define INTERRUPT_NS 20000000
 
 /* ------------------------------------------------------------------------------------------------------ what is kept */
 
-typedef enum { STEP_VALUE, STEP_PULL, STEP_CAST, STEP_GATHER, STEP_COPY } step_kind;
+enum { STEP_VALUE, STEP_PULL, STEP_FUSED, STEP_CAST, STEP_GATHER };
 
 typedef struct {
     uint8_t kind, from, to_type;
@@ -31,6 +32,7 @@ typedef struct {
     union {
         fg_value_loop value;
         fg_pull_loop pull;
+        fg_fused_loop fused;
         int32_t load; /* of STEP_GATHER: the number of its walk */
     } of;
 } step;
@@ -74,6 +76,7 @@ struct fg_group {
     ptrdiff_t *numbers; /* the extent's dims, then the strides of loads */
     ptrdiff_t lanes, chunk, n_chunks;
     double cost; /* about ns an element */
+    int past_caches; /* whether stores go past the caches */
     int max_threads;
     size_t slot_bytes, worker_bytes, partial_bytes;
 };
@@ -100,8 +103,10 @@ static double total_value(const total *t) { return isfinite(t->sum) ? t->sum + t
 
 /* What building knows of a value. */
 typedef struct {
-    int32_t last; /* the instruction that reads it last; n_code: what follows a block does */
-    int32_t place;
+    int32_t same;  /* the value that it is a copy of, or its own number */
+    int32_t uses;  /* by instructions that are needed, stores and sums */
+    int32_t last;  /* the instruction that reads it last; n_code: what follows a block does */
+    int32_t place; /* below 0: -1 - the number of a walk; 0: none yet */
     uint8_t type;
 } value;
 
@@ -109,34 +114,111 @@ typedef struct {
     const fg_group_spec *spec;
     fg_group *group;
     value *values;
+    fg_operation *code;
+    uint8_t *absorbed;   /* by the instruction that reads the result */
     int32_t *free_slots, n_free;
 } builder;
 
-/* Room for n elements; never of 0 bytes. */
-static void *room(size_t n, size_t item) { return n > SIZE_MAX / item - 1 ? NULL : calloc(n + 1, item); }
-
-static int is_pull(int op) { return op >= FG_PULL && op < FG_CAST; }
-
-static uint8_t result_type(const fg_instruction *i) { return i->op < FG_PULL && fg_is_bool[i->op] ? FG_BOOL : i->type; }
-
-static int32_t n_operands(const fg_instruction *i) { return is_pull(i->op) ? 5 : i->op < FG_PULL ? 3 : 1; }
+static uint8_t result_type(const fg_operation *o) { return o->op < FG_PULL && fg_is_bool[o->op] ? FG_BOOL : o->type; }
 
 static double weight(const fg_instruction *i) {
-    double w = is_pull(i->op) ? fg_weight[(i->op - FG_PULL) / 3][1 + (i->op - FG_PULL) % 3]
-                              : i->op < FG_PULL ? fg_weight[i->op][0] : 1;
+    double w = fg_is_pull(i->op) ? fg_weight[(i->op - FG_PULL) / 3][1 + (i->op - FG_PULL) % 3]
+                                 : i->op < FG_PULL ? fg_weight[i->op][0] : 1;
     return 0.1 * w;
 }
 
-static void find_uses(builder *b) {
+static int is_needed(const builder *b, int32_t k) {
+    return b->code[k].op != FG_MOVE && b->values[b->spec->n_loads + k].uses > 0;
+}
+
+/* Reads the code; copies of values become the values themselves. */
+static void read_code(builder *b) {
     const fg_group_spec *spec = b->spec;
-    for (int32_t v = 0; v < spec->n_loads + spec->n_code; v++) b->values[v].last = -1;
-    for (int32_t v = 0; v < spec->n_loads; v++) b->values[v].type = spec->loads[v].type;
+    for (int32_t v = 0; v < spec->n_loads; v++) b->values[v] = (value){v, 0, -1, 0, spec->loads[v].type};
     for (int32_t k = 0; k < spec->n_code; k++) {
-        b->values[spec->n_loads + k].type = result_type(spec->code + k);
-        for (int32_t j = 0; j < n_operands(spec->code + k); j++)
-            if (spec->code[k].operand[j] >= 0) b->values[spec->code[k].operand[j]].last = k;
+        int32_t v = spec->n_loads + k;
+        fg_operation *o = b->code + k;
+        *o = fg_read_instruction(spec->code + k);
+        for (int j = 0; j < o->n; j++) o->in[j] = b->values[o->in[j]].same;
+        if (o->op == FG_CAST && o->type == b->values[o->in[0]].type) o->op = FG_MOVE;
+        b->values[v] = o->op == FG_MOVE ? b->values[o->in[0]] : (value){v, 0, -1, 0, result_type(o)};
     }
-    for (int32_t k = 0; k < spec->n_sums; k++) b->values[spec->sums[k].value].last = spec->n_code;
+}
+
+/* Backwards, so that what only unneeded instructions read is not needed either. */
+static void count_uses(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    for (int32_t k = 0; k < spec->n_stores; k++) b->values[b->values[spec->stores[k].value].same].uses++;
+    for (int32_t k = 0; k < spec->n_sums; k++) b->values[b->values[spec->sums[k].value].same].uses++;
+    for (int32_t k = spec->n_code - 1; k >= 0; k--) {
+        if (!is_needed(b, k)) continue;
+        for (int j = 0; j < b->code[k].n; j++) b->values[b->code[k].in[j]].uses++;
+    }
+}
+
+/* The instruction that computes operand j, where it can be an inner one of a fused loop; else -1. */
+static int32_t inner(const builder *b, const fg_operation *o, int j) {
+    int32_t k = o->in[j] - b->spec->n_loads;
+    if (j >= o->n || k < 0 || b->values[o->in[j]].uses != 1) return -1;
+    if (!fg_inner[b->code[k].op] || b->code[k].type != o->type) return -1;
+    for (int i = 0; i < b->code[k].n; i++) {
+        int32_t below = b->code[k].in[i] - b->spec->n_loads;
+        if (below >= 0 && b->absorbed[below]) return -1;
+    }
+    return k;
+}
+
+static int fused_number(const fg_operation *o, int left, int right) { return fg_fused[fg_outer[o->op]][left][right]; }
+
+/* Lets an instruction compute what only it reads, in the same loop. */
+static void absorb(builder *b, int32_t k) {
+    fg_operation *o = b->code + k;
+    int32_t left = inner(b, o, 0), right = inner(b, o, 1);
+    int l = left < 0 ? 0 : fg_inner[b->code[left].op], r = right < 0 ? 0 : fg_inner[b->code[right].op];
+    if (r > l && (o->op == FG_ADD || o->op == FG_MULTIPLY)) { /* they commute, and the table has one order */
+        int32_t first = o->in[0];
+        o->in[0] = o->in[1];
+        o->in[1] = first;
+        absorb(b, k);
+        return;
+    }
+    if (!fused_number(o, l, r)) right = -1;
+    if (!fused_number(o, l, right < 0 ? 0 : r)) left = -1;
+    if (left >= 0) b->absorbed[left] = 1;
+    if (right >= 0) b->absorbed[right] = 1;
+}
+
+/* What a loop reads: the operands, or those of the inner instructions in their places.  Returns how many. */
+static int leaves(const builder *b, int32_t k, int32_t in[5], int shape[2]) {
+    const fg_operation *o = b->code + k;
+    int n = 0;
+    shape[0] = shape[1] = 0;
+    for (int j = 0; j < o->n; j++) {
+        int32_t below = o->in[j] - b->spec->n_loads;
+        if (below >= 0 && b->absorbed[below]) {
+            const fg_operation *i = b->code + below;
+            for (int m = 0; m < i->n; m++) in[n++] = i->in[m];
+            shape[j] = fg_inner[i->op];
+        } else {
+            in[n++] = o->in[j];
+        }
+    }
+    return n;
+}
+
+static void plan(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    int32_t in[5];
+    int shape[2];
+    read_code(b);
+    count_uses(b);
+    for (int32_t k = 0; k < spec->n_code; k++)
+        if (is_needed(b, k) && fg_outer[b->code[k].op]) absorb(b, k);
+    for (int32_t k = 0; k < spec->n_code; k++) {
+        if (!is_needed(b, k) || b->absorbed[k]) continue;
+        for (int n = leaves(b, k, in, shape), j = 0; j < n; j++) b->values[in[j]].last = k;
+    }
+    for (int32_t k = 0; k < spec->n_sums; k++) b->values[b->values[spec->sums[k].value].same].last = spec->n_code;
 }
 
 static int32_t take_slot(builder *b) {
@@ -183,15 +265,28 @@ static void place_loads(builder *b) {
     }
 }
 
-/* The first store of a computed value is where the value lives, unless that memory is read; the others are copies. */
+/* Whether a run moves more than the caches hold. */
+static int is_large(const builder *b) {
+    const fg_group_spec *spec = b->spec;
+    double item = 0;
+    for (int32_t k = 0; k < spec->n_loads; k++)
+        if (spec->loads[k].kind == FG_CONTIGUOUS) item += (double)fg_type_size(spec->loads[k].type);
+    for (int32_t k = 0; k < spec->n_stores; k++) item += (double)fg_type_size(b->values[spec->stores[k].value].type);
+    return item * (double)spec->extent.size > STREAM_BYTES;
+}
+
+/* The first store of a computed value is where the value lives, unless that memory is read, or is written past the
+ * caches; the others are copies. */
 static void place_stores(builder *b) {
     const fg_group_spec *spec = b->spec;
     fg_group *g = b->group;
+    g->past_caches = is_large(b);
     for (int32_t k = 0; k < spec->n_stores; k++) {
         const fg_result *store = spec->stores + k;
-        value *v = b->values + store->value;
+        int32_t number = b->values[store->value].same;
+        value *v = b->values + number;
         size_t item = fg_type_size(v->type);
-        if (store->value >= spec->n_loads && !v->place && !meets_a_load(spec, store, item)) {
+        if (number >= spec->n_loads && !v->place && !g->past_caches && !meets_a_load(spec, store, item)) {
             v->place = g->n_places++;
             add_stream(g->streams, &g->n_streams, store->at, v->place, item);
         } else {
@@ -225,35 +320,51 @@ static int32_t place_read(builder *b, int32_t number) {
     return v->place;
 }
 
-static void add_step(builder *b, int32_t k) {
-    const fg_instruction *code = b->spec->code + k;
-    value *result = b->values + b->spec->n_loads + k;
-    int32_t in[5] = {0};
-    for (int32_t j = 0; j < n_operands(code); j++)
-        if (code->operand[j] >= 0) in[j] = place_read(b, code->operand[j]);
-    if (!result->place) result->place = take_slot(b);
-    step *s = b->group->steps + b->group->n_steps++;
-    memcpy(s->in, in, sizeof in);
-    s->to = result->place;
-    if (code->op == FG_CAST || code->op == FG_MOVE) {
+/* Slots of values that are read for the last time. */
+static void give_last(builder *b, int32_t k, const int32_t *in, int n) {
+    for (int j = 0; j < n; j++) {
+        value *v = b->values + in[j];
+        if (v->last != k) continue;
+        v->last = -1; /* once, however often it is an operand */
+        give_slot(b, v->place);
+    }
+}
+
+/* Fills in what runs; returns whether the result may be in the memory of an operand. */
+static int choose_loop(const builder *b, step *s, const fg_operation *o, const int shape[2]) {
+    if (fg_outer[o->op]) {
+        s->kind = STEP_FUSED;
+        s->of.fused = fg_kernels->fused[fused_number(o, shape[0], shape[1]) - 1][o->type];
+        return 1;
+    }
+    if (o->op == FG_CAST) {
         s->kind = STEP_CAST;
-        s->from = b->values[code->operand[0]].type;
-        s->to_type = code->op == FG_MOVE ? s->from : code->type;
-    } else if (is_pull(code->op)) {
+        s->from = b->values[o->in[0]].type;
+        s->to_type = o->type;
+    } else if (fg_is_pull(o->op)) {
         s->kind = STEP_PULL;
-        s->of.pull = fg_kernels->pull[(code->op - FG_PULL) / 3][(code->op - FG_PULL) % 3][code->type];
+        s->of.pull = fg_kernels->pull[(o->op - FG_PULL) / 3][(o->op - FG_PULL) % 3][o->type];
     } else {
         s->kind = STEP_VALUE;
-        s->of.value = fg_kernels->value[code->op][code->type];
+        s->of.value = fg_kernels->value[o->op][o->type];
     }
-    b->group->cost += weight(code);
-    if (result->last < 0) give_slot(b, result->place);
-    for (int32_t j = 0; j < n_operands(code); j++) {
-        int32_t number = code->operand[j];
-        if (number < 0 || b->values[number].last != k) continue;
-        b->values[number].last = -1; /* once, however often it is an operand */
-        give_slot(b, b->values[number].place);
-    }
+    return 0;
+}
+
+static void add_step(builder *b, int32_t k) {
+    const fg_operation *o = b->code + k;
+    value *result = b->values + b->spec->n_loads + k;
+    int32_t in[5];
+    int shape[2], n = leaves(b, k, in, shape), mask = fg_reads(o->op);
+    for (int j = 0; j < n; j++) place_read(b, in[j]);
+    step *s = b->group->steps + b->group->n_steps++;
+    int in_place = choose_loop(b, s, o, shape);
+    for (int j = 0, next = 0; j < 5 && next < n; j++)
+        if (s->kind == STEP_FUSED || mask >> j & 1) s->in[j] = b->values[in[next++]].place;
+    if (in_place) give_last(b, k, in, n);
+    if (!result->place) result->place = take_slot(b);
+    s->to = result->place;
+    give_last(b, k, in, n);
 }
 
 static void add_results(builder *b) {
@@ -261,19 +372,20 @@ static void add_results(builder *b) {
     fg_group *g = b->group;
     for (int32_t k = 0; k < spec->n_stores; k++) {
         const fg_result *store = spec->stores + k;
-        int32_t place = place_read(b, store->value);
-        size_t item = fg_type_size(b->values[store->value].type);
+        int32_t number = b->values[store->value].same, place = place_read(b, number);
+        size_t item = fg_type_size(b->values[number].type);
         int direct = 0;
         for (int32_t j = 0; j < g->n_streams; j++)
-            direct |= store->value >= spec->n_loads && g->streams[j].place == place &&
+            direct |= number >= spec->n_loads && g->streams[j].place == place &&
                       g->streams[j].at.base == store->at.base && g->streams[j].at.offset == store->at.offset;
         if (!direct) add_stream(g->copies, &g->n_copies, store->at, place, item);
     }
     for (int32_t k = 0; k < spec->n_sums; k++) {
         sum *s = g->sums + g->n_sums++;
         s->result = spec->sums[k];
-        s->place = place_read(b, spec->sums[k].value);
-        s->type = b->values[spec->sums[k].value].type;
+        int32_t number = b->values[spec->sums[k].value].same;
+        s->place = place_read(b, number);
+        s->type = b->values[number].type;
         ptrdiff_t columns = s->result.columns;
         if (s->result.kind == FG_SUM_COLUMNS && columns == 1) s->result.kind = FG_SUM_ALL;
     }
@@ -283,13 +395,13 @@ static void add_results(builder *b) {
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* As many lanes as keep everything alive in the first cache, or else in the second. */
+/* As many lanes as keep everything alive in the second cache, but some blocks for every thread where threads pay. */
 static ptrdiff_t choose_lanes(const fg_group *g) {
     size_t one = (size_t)(g->n_slots + g->n_streams + g->n_copies + 1) * sizeof(double);
-    ptrdiff_t lanes = FG_BLOCK;
-    while (lanes > 64 && (size_t)lanes * one > L1_BYTES) lanes /= 2;
-    while (lanes > 32 && (size_t)lanes * one > L2_BYTES) lanes /= 2;
-    ptrdiff_t all = (ptrdiff_t)round_up((size_t)g->extent.size, 16);
+    ptrdiff_t lanes = FG_BLOCK, size = g->extent.size;
+    while (lanes > FEWEST_LANES && (size_t)lanes * one > ALIVE_BYTES) lanes /= 2;
+    while (lanes > 2 * FEWEST_LANES && size < 4 * lanes && g->cost * (double)size > WORTH_THREADS) lanes /= 2;
+    ptrdiff_t all = (ptrdiff_t)round_up((size_t)size, 16);
     return all < lanes ? (all ? all : 16) : lanes;
 }
 
@@ -304,11 +416,15 @@ static ptrdiff_t choose_chunk(const fg_group *g) {
     return (chunk + lanes - 1) / lanes * lanes;
 }
 
-/* Bytes of the totals of a sum over all chunks; SIZE_MAX: too many. */
+/* Doubles that a chunk keeps of a sum: a total, two totals (see sum_rows), or a number a column. */
+static size_t kept(const sum *s) {
+    return s->result.kind == FG_SUM_ALL ? 2 : s->result.kind == FG_SUM_ROWS ? 4 : (size_t)s->result.columns;
+}
+
+/* Bytes that all chunks keep of a sum; SIZE_MAX: too many. */
 static size_t partial_bytes(const fg_group *g, const sum *s) {
-    size_t each = s->result.kind == FG_SUM_ALL ? 1 : s->result.kind == FG_SUM_ROWS ? 2 : (size_t)s->result.columns;
-    size_t n = (size_t)g->n_chunks;
-    return each && n > SIZE_MAX / 4 / sizeof(total) / each ? SIZE_MAX : round_up(n * each * sizeof(total), 64);
+    size_t each = kept(s), n = (size_t)g->n_chunks;
+    return each && n > SIZE_MAX / 4 / sizeof(double) / each ? SIZE_MAX : round_up(n * each * sizeof(double), 64);
 }
 
 static size_t places_bytes(const fg_group *g) { return round_up((size_t)g->n_places * sizeof(char *), 64); }
@@ -331,7 +447,7 @@ static int choose_sizes(fg_group *g) {
     if (g->max_threads > g->n_chunks) g->max_threads = g->n_chunks > 1 ? (int)g->n_chunks : 1;
     /* one slot more: the temporary of sums over rows */
     g->worker_bytes = places_bytes(g) + walks_bytes(g) + (size_t)(g->n_slots + 1) * g->slot_bytes;
-    return g->worker_bytes < SIZE_MAX / 4 / MOST_THREADS - g->partial_bytes;
+    return g->worker_bytes < SIZE_MAX / 4 / MOST_THREADS;
 }
 
 static int make_room(builder *b) {
@@ -339,17 +455,19 @@ static int make_room(builder *b) {
     fg_group *g = b->group;
     size_t loads = (size_t)spec->n_loads, code = (size_t)spec->n_code, stores = (size_t)spec->n_stores;
     size_t ndim = (size_t)spec->extent.ndim;
-    b->values = room(loads + code, sizeof *b->values);
-    b->free_slots = room(loads + code, sizeof *b->free_slots);
-    g->steps = room(loads + code, sizeof *g->steps);
-    g->streams = room(loads + stores, sizeof *g->streams);
-    g->walked = room(loads, sizeof *g->walked);
-    g->constants = room(loads, sizeof *g->constants);
-    g->copies = room(stores, sizeof *g->copies);
-    g->sums = room((size_t)spec->n_sums, sizeof *g->sums);
-    g->numbers = room(ndim * (loads + 1), sizeof *g->numbers);
-    return b->values && b->free_slots && g->steps && g->streams && g->walked && g->constants && g->copies && g->sums &&
-           g->numbers;
+    b->values = fg_room(loads + code, sizeof *b->values);
+    b->code = fg_room(code, sizeof *b->code);
+    b->absorbed = fg_room(code, sizeof *b->absorbed);
+    b->free_slots = fg_room(loads + code, sizeof *b->free_slots);
+    g->steps = fg_room(loads + code, sizeof *g->steps);
+    g->streams = fg_room(loads + stores, sizeof *g->streams);
+    g->walked = fg_room(loads, sizeof *g->walked);
+    g->constants = fg_room(loads, sizeof *g->constants);
+    g->copies = fg_room(stores, sizeof *g->copies);
+    g->sums = fg_room((size_t)spec->n_sums, sizeof *g->sums);
+    g->numbers = fg_room(ndim * (loads + 1), sizeof *g->numbers);
+    return b->values && b->code && b->absorbed && b->free_slots && g->steps && g->streams && g->walked && g->constants &&
+           g->copies && g->sums && g->numbers;
 }
 
 static int build(builder *b) {
@@ -359,22 +477,28 @@ static int build(builder *b) {
     memcpy(g->numbers, spec->extent.dims, (size_t)spec->extent.ndim * sizeof *g->numbers);
     g->extent = (fg_extent){spec->extent.ndim, g->numbers, spec->extent.size};
     g->n_places = 1; /* place 0: nothing */
-    find_uses(b);
+    plan(b);
     place_loads(b);
     place_stores(b);
     g->first_slot = g->n_places;
     place_constants(b);
-    for (int32_t k = 0; k < spec->n_code; k++) add_step(b, k);
+    for (int32_t k = 0; k < spec->n_code; k++) {
+        if (!is_needed(b, k)) continue;
+        if (!b->absorbed[k]) add_step(b, k);
+        g->cost += weight(spec->code + k);
+    }
     add_results(b);
     g->n_places += g->n_slots;
     return choose_sizes(g);
 }
 
 fg_group *fg_group_new(const fg_group_spec *spec) {
-    builder b = {spec, room(1, sizeof(fg_group)), NULL, NULL, 0};
+    builder b = {.spec = spec, .group = fg_room(1, sizeof(fg_group))};
     if (!b.group) return NULL;
     int built = build(&b);
     free(b.values);
+    free(b.code);
+    free(b.absorbed);
     free(b.free_slots);
     if (built) return b.group;
     fg_group_free(b.group);
@@ -495,6 +619,7 @@ static void run_steps(const fg_group *g, const worker *w, ptrdiff_t n) {
         case STEP_PULL:
             s->of.pull(n, p[s->in[0]], p[s->in[1]], p[s->in[2]], p[s->in[3]], p[s->in[4]], p[s->to]);
             break;
+        case STEP_FUSED: s->of.fused(n, p[s->in[0]], p[s->in[1]], p[s->in[2]], p[s->in[3]], p[s->to]); break;
         case STEP_CAST: cast(n, s->from, p[s->in[0]], s->to_type, p[s->to]); break;
         case STEP_GATHER: fg_walk_read(w->walks + s->of.load, n, s->from, p[s->to]); break;
         }
@@ -503,9 +628,8 @@ static void run_steps(const fg_group *g, const worker *w, ptrdiff_t n) {
 
 /* -------------------------------------------------------------------------------------------------------------- sums */
 
-static total *partials_of(const run *r, const sum *s, ptrdiff_t chunk) {
-    ptrdiff_t each = s->result.kind == FG_SUM_ALL ? 1 : s->result.kind == FG_SUM_ROWS ? 2 : s->result.columns;
-    return (total *)(r->partials + s->partials) + chunk * each;
+static double *partials_of(const run *r, const sum *s, ptrdiff_t chunk) {
+    return (double *)(r->partials + s->partials) + (size_t)chunk * kept(s);
 }
 
 static void store_number(char *to, int type, ptrdiff_t index, double x) {
@@ -515,12 +639,17 @@ static void store_number(char *to, int type, ptrdiff_t index, double x) {
         ((float *)to)[index] = (float)x;
 }
 
-static void add_to_totals(total *to, ptrdiff_t n, int type, const char *x) {
-    for (ptrdiff_t i = 0; i < n; i++) total_add(to + i, type == FG_F64 ? ((const double *)x)[i] : ((const float *)x)[i]);
+/* A row, or part of one; sums over columns are kept in f64. */
+static void add_row(double *restrict to, ptrdiff_t n, int type, const void *x) {
+    if (type == FG_F64)
+        for (ptrdiff_t i = 0; i < n; i++) to[i] += ((const double *)x)[i];
+    else
+        for (ptrdiff_t i = 0; i < n; i++) to[i] += ((const float *)x)[i];
 }
 
 /* Whole rows of a block are summed by the kernel first where there are some. */
-static void sum_columns(const sum *s, total *to, ptrdiff_t start, ptrdiff_t n, const char *x, char *spare, ptrdiff_t lanes) {
+static void sum_columns(const sum *s, double *to, ptrdiff_t start, ptrdiff_t n, const char *x, char *spare,
+                        ptrdiff_t lanes) {
     ptrdiff_t columns = s->result.columns;
     size_t item = fg_type_size(s->type);
     while (n > 0) {
@@ -530,9 +659,9 @@ static void sum_columns(const sum *s, total *to, ptrdiff_t start, ptrdiff_t n, c
             run = rows * columns;
             memset(spare, 0, (size_t)columns * item);
             fg_kernels->add_rows[s->type](rows, columns, x, spare);
-            add_to_totals(to, columns, s->type, spare);
+            add_row(to, columns, s->type, spare);
         } else {
-            add_to_totals(to + column, run, s->type, x);
+            add_row(to + column, run, s->type, x);
         }
         start += run;
         n -= run;
@@ -541,7 +670,8 @@ static void sum_columns(const sum *s, total *to, ptrdiff_t start, ptrdiff_t n, c
 }
 
 /* to[0] is the total of a row that began in an earlier chunk, to[1] of one that goes on behind this block. */
-static void sum_rows(const run *r, const sum *s, total *to, ptrdiff_t chunk_start, ptrdiff_t start, ptrdiff_t n, const char *x) {
+static void sum_rows(const run *r, const sum *s, total *to, ptrdiff_t chunk_start, ptrdiff_t start, ptrdiff_t n,
+                     const char *x) {
     ptrdiff_t columns = s->result.columns;
     size_t item = fg_type_size(s->type);
     char *out = at(r, s->result.at);
@@ -563,22 +693,22 @@ static void sum_block(const run *r, const worker *w, ptrdiff_t chunk, ptrdiff_t 
     const fg_group *g = r->group;
     for (int32_t k = 0; k < g->n_sums; k++) {
         const sum *s = g->sums + k;
-        total *to = partials_of(r, s, chunk);
+        double *to = partials_of(r, s, chunk);
         const char *x = w->places[s->place];
         if (s->result.kind == FG_SUM_ALL)
-            total_add(to, fg_kernels->sum[s->type](n, x));
+            total_add((total *)to, fg_kernels->sum[s->type](n, x));
         else if (s->result.kind == FG_SUM_COLUMNS)
             sum_columns(s, to, start, n, x, w->slots + (size_t)g->n_slots * g->slot_bytes, g->lanes);
         else
-            sum_rows(r, s, to, chunk * g->chunk, start, n, x);
+            sum_rows(r, s, (total *)to, chunk * g->chunk, start, n, x);
     }
 }
 
 static void clear_partials(const run *r, ptrdiff_t chunk) {
     const fg_group *g = r->group;
     for (int32_t k = 0; k < g->n_sums; k++) {
-        total *from = partials_of(r, g->sums + k, chunk), *to = partials_of(r, g->sums + k, chunk + 1);
-        for (; from < to; from++) *from = (total){0, 0};
+        double *from = partials_of(r, g->sums + k, chunk), *to = partials_of(r, g->sums + k, chunk + 1);
+        while (from < to) *from++ = 0;
     }
 }
 
@@ -588,7 +718,7 @@ static void finish_rows(const run *r, const sum *s) {
     ptrdiff_t columns = s->result.columns;
     total row = {0, 0};
     for (ptrdiff_t c = 0; c < g->n_chunks; c++) {
-        const total *t = partials_of(r, s, c);
+        const total *t = (const total *)partials_of(r, s, c);
         ptrdiff_t start = c * g->chunk, end = start + g->chunk < g->extent.size ? start + g->chunk : g->extent.size;
         if (start % columns) {
             total_join(&row, t);
@@ -608,10 +738,16 @@ static void finish_sums(const run *r) {
             finish_rows(r, s);
             continue;
         }
-        ptrdiff_t columns = s->result.kind == FG_SUM_ALL ? 1 : s->result.columns;
-        for (ptrdiff_t j = 0; j < columns; j++) {
+        int all = s->result.kind == FG_SUM_ALL;
+        for (ptrdiff_t j = 0; j < (all ? 1 : s->result.columns); j++) {
             total t = {0, 0};
-            for (ptrdiff_t c = 0; c < g->n_chunks; c++) total_join(&t, partials_of(r, s, c) + j);
+            for (ptrdiff_t c = 0; c < g->n_chunks; c++) {
+                const double *part = partials_of(r, s, c);
+                if (all)
+                    total_join(&t, (const total *)part);
+                else
+                    total_add(&t, part[j]);
+            }
             store_number(at(r, s->result.at), s->type, j, total_value(&t));
         }
     }
@@ -629,7 +765,12 @@ static void run_block(const run *r, const worker *w, ptrdiff_t chunk, ptrdiff_t 
     sum_block(r, w, chunk, start, n);
     for (int32_t k = 0; k < g->n_copies; k++) {
         const stream *s = g->copies + k;
-        memmove(at(r, s->at) + start * s->item, w->places[s->place], (size_t)(n * s->item));
+        char *to = at(r, s->at) + start * s->item, *from = w->places[s->place];
+        if (from == to) continue;
+        if (g->past_caches)
+            fg_kernels->stream((size_t)(n * s->item), from, to);
+        else
+            memcpy(to, from, (size_t)(n * s->item));
     }
 }
 
@@ -639,6 +780,7 @@ static void run_chunk(const run *r, const worker *w, ptrdiff_t chunk) {
     clear_partials(r, chunk);
     start_walks(r, w, start);
     for (; start < end; start += g->lanes) run_block(r, w, chunk, start, end - start < g->lanes ? end - start : g->lanes);
+    if (g->past_caches) fg_kernels->stream(0, NULL, NULL);
 }
 
 static void ask(run *r) {

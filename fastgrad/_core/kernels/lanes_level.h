@@ -1,7 +1,20 @@
 /* What lanes.c and scalars.c run at an instruction-set level.  Included by level.h. */
 
+#if defined(__GNUC__)
 #define FG_NOINLINE __attribute__((noinline))
+#else
+#define FG_NOINLINE
+#endif
 
+/* The loops may write to the memory of an operand, to the very element that they read. */
+#if defined(__clang__)
+#define SAME_ELEMENTS_ONLY _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define SAME_ELEMENTS_ONLY _Pragma("GCC ivdep")
+#else
+#define SAME_ELEMENTS_ONLY
+#endif
+#include "fused.h"
 #include "machine.h"
 
 /* The scalar machine: runs code (written by scalars.c) over the cells.  A word of the code says where the case is,
@@ -43,3 +56,29 @@ static const int32_t *machine(const uint32_t *code, double *cells) {
 #endif
 #undef CASE
 #undef NEXT
+
+/* Copies past the caches, which saves reading the target's lines first; of 0 bytes: waits until all such copies are
+ * visible to other threads. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define STREAM_LINE(to, from) _mm512_stream_si512((void *)(to), _mm512_loadu_si512(from))
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#define STREAM_LINE(to, from)                                                                            \
+    for (int i = 0; i < 64; i += 16)                                                                     \
+        _mm_stream_si128((__m128i *)((to) + i), _mm_loadu_si128((const __m128i *)((from) + i)))
+#endif
+
+static void stream(size_t bytes, const char *from, char *to) {
+#if defined(STREAM_LINE)
+    if (bytes == 0) {
+        _mm_sfence();
+        return;
+    }
+    size_t head = -(uintptr_t)to & 63;
+    if (head > bytes) head = bytes;
+    memcpy(to, from, head);
+    for (from += head, to += head, bytes -= head; bytes >= 64; from += 64, to += 64, bytes -= 64) STREAM_LINE(to, from);
+#endif
+    if (bytes) memcpy(to, from, bytes);
+}

@@ -72,4 +72,6 @@ const fg_kernel_table FG_LEVEL = {
     .cross_entropy_pull = {cross_entropy_pull_f64, cross_entropy_pull_f32},
     .extreme_pull = {extreme_pull_f64, extreme_pull_f32},
     .machine = machine,
+    .fused = FG_FUSED_LOOPS,
+    .stream = stream,
 };

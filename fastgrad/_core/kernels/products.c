@@ -10,7 +10,7 @@
 #include "threads.h"
 
 #define SMALL 20000           /* multiplications that are not worth a plan: about a microsecond */
-#define THREADS_FROM 30000.0  /* nanoseconds of work from which waking a thread pays */
+#define THREADS_FROM 100000.0 /* nanoseconds of work from which a thread pays that takes 45 us to wake up */
 #define CHUNK_ROWS 256        /* rows of a chunk: so many use a packed panel while it is in L2 */
 #define CHUNK_COLUMNS 512
 #define NARROW 64             /* columns of the narrowest chunk: a multiple of every panel */
@@ -76,7 +76,8 @@ static int better_dots(const fg_plan *plan) {
     ptrdiff_t in_register = fg_kernels->panel[plan->type] / 2;
     if (plan->a_column != 1) return 0;
     if (plan->n == 1) return 1;
-    return plan->n <= FEW && plan->k >= 32 * in_register && 5 * rounded_up(plan->n, 4) < 4 * rounded_up(plan->n, in_register);
+    if (plan->n > FEW || plan->k < 32 * in_register) return 0;
+    return 5 * rounded_up(plan->n, 4) < 4 * rounded_up(plan->n, in_register);
 }
 
 static double cost_of(const fg_product *p) {
@@ -184,7 +185,8 @@ static void turned_chunk(const fg_run *run, ptrdiff_t row, ptrdiff_t rows, ptrdi
     _Alignas(64) char part[FEW * TURNED_CHUNK * sizeof(double)];
     const fg_product *p = run->p;
     multiply(run, row, rows, column, columns, part, columns, 0);
-    scatter(p->type, part, rows, columns, run->to + (column * p->to_row + row) * item_size(p->type), p->to_row, p->accumulate);
+    scatter(p->type, part, rows, columns, run->to + (column * p->to_row + row) * item_size(p->type), p->to_row,
+            p->accumulate);
     finish(run, column, columns, row, rows);
 }
 
@@ -193,7 +195,8 @@ static void run_chunk(void *context, ptrdiff_t chunk, int worker) {
     const fg_run *run = context;
     const fg_product *p = run->p;
     ptrdiff_t row = chunk / run->across * run->chunk_rows, column = chunk % run->across * run->chunk_columns;
-    ptrdiff_t rows = smaller(run->chunk_rows, run->plan->m - row), columns = smaller(run->chunk_columns, run->columns - column);
+    ptrdiff_t rows = smaller(run->chunk_rows, run->plan->m - row);
+    ptrdiff_t columns = smaller(run->chunk_columns, run->columns - column);
     column += run->from;
     if (run->plan->turned) {
         turned_chunk(run, row, rows, column, columns);
@@ -212,8 +215,9 @@ static void pack_chunk(void *context, ptrdiff_t chunk, int worker) {
     ptrdiff_t across = pieces(run->columns, CHUNK_COLUMNS), item = item_size(plan->type);
     ptrdiff_t l = chunk / across * FG_DEPTH, column = chunk % across * CHUNK_COLUMNS;
     ptrdiff_t depth = smaller(FG_DEPTH, plan->k - l), columns = smaller(CHUNK_COLUMNS, run->columns - column);
-    fg_kernels->pack[plan->type](depth, columns, run->b + (l * plan->b_row + (run->from + column) * plan->b_column) * item,
-                                 plan->b_row, plan->b_column, (char *)run->panels + (l * run->width + column * depth) * item);
+    const char *b = run->b + (l * plan->b_row + (run->from + column) * plan->b_column) * item;
+    char *panels = (char *)run->panels + (l * run->width + column * depth) * item;
+    fg_kernels->pack[plan->type](depth, columns, b, plan->b_row, plan->b_column, panels);
 }
 
 /* Rows of a times a few columns. */
@@ -323,7 +327,8 @@ static void run_planned(fg_run *run, char *scratch) {
         run_groups(run, threads);
 }
 
-void fg_product_run(const fg_product *p, const void *a, const void *b, const void *bias, void *pre, void *to, void *scratch) {
+void fg_product_run(const fg_product *p, const void *a, const void *b, const void *bias, void *pre, void *to,
+                    void *scratch) {
     fg_run run = {.p = p, .a = a, .b = b, .bias = bias, .pre = pre, .to = to};
     if (p->m <= 0 || p->n <= 0) return;
     if (p->k > 0 && !is_small(p)) {

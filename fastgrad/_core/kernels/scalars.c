@@ -3,10 +3,8 @@
  * An instruction takes an operand from the one before where it can, and two instructions become one where the machine
  * has a case for both.  Every result is written to its cell, in the order of the code, so cells may be shared. */
 
-#include <stdlib.h>
 #include <string.h>
-#include "lanes.h"
-#include "machine_ops.h"
+#include "instructions.h"
 
 enum { N_OPS = FG_N_LANE_OPS, MOST_WORDS = 7 };
 
@@ -17,13 +15,6 @@ struct fg_scalars {
     uint32_t *words;
 };
 
-/* An instruction with what it reads, in order, and nothing else. */
-typedef struct {
-    uint16_t op, number;
-    uint8_t n;
-    int32_t value, in[5];
-} operation;
-
 typedef struct {
     const fg_scalars_spec *spec;
     int64_t *cells;
@@ -33,65 +24,43 @@ typedef struct {
     int32_t last; /* the value that the instruction before has made, or FG_NO_VALUE */
 } writer;
 
-static void *room(size_t n, size_t item) { return n > SIZE_MAX / item - 1 ? NULL : calloc(n + 1, item); }
-
-static int is_pull(int op) { return op >= FG_PULL && op < FG_CAST; }
-
-/* Bits of the operands that an operation reads. */
-static int reads(int op) {
-    if (is_pull(op)) return 1 | (fg_needs[(op - FG_PULL) / 3][(op - FG_PULL) % 3] & 15) << 1;
-    return op < FG_PULL ? (1 << fg_arity[op]) - 1 : 1;
-}
-
-static operation read_operation(const fg_scalars_spec *spec, int32_t k) {
-    const fg_instruction *code = spec->code + k;
-    operation o = {.op = code->op, .value = spec->n_given + k};
-    int mask = reads(o.op);
-    for (int j = 0; j < 5; j++)
-        if (mask >> j & 1) o.in[o.n++] = code->operand[j];
-    if (is_pull(o.op) && fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3])
-        o.op = fg_simpler[(o.op - FG_PULL) / 3][(o.op - FG_PULL) % 3];
-    if (o.op == FG_MULTIPLY && o.in[0] == o.in[1]) {
-        o.op = FG_SQUARE;
-        o.n = 1;
-    }
-    o.number = fg_case[o.op];
-    if (o.op == FG_CAST) o.number = code->type == FG_F64 ? FG_CASE_MOVE : code->type == FG_F32 ? FG_CASE_CAST_F32 : FG_CASE_CAST_BOOL;
-    return o;
+static int case_of(const fg_operation *o) {
+    if (o->op != FG_CAST || o->type == FG_F64) return fg_case[o->op == FG_CAST ? FG_MOVE : o->op];
+    return o->type == FG_F32 ? FG_CASE_CAST_F32 : FG_CASE_CAST_BOOL;
 }
 
 /* The operand that is this value, or -1. */
-static int which(const operation *o, int32_t value) {
+static int which(const fg_operation *o, int32_t value) {
     for (int j = 0; j < o->n; j++)
         if (o->in[j] == value) return j;
     return -1;
 }
 
 /* The cells of an operation: its result's, then the operands' but the one that is at hand. */
-static void write_cells(writer *w, const operation *o, int at_hand) {
-    *w->words++ = (uint32_t)w->cells[o->value];
+static void write_cells(writer *w, const fg_operation *o, int32_t value, int at_hand) {
+    *w->words++ = (uint32_t)w->cells[value];
     for (int j = 0; j < o->n; j++)
         if (j != at_hand) *w->words++ = (uint32_t)w->cells[o->in[j]];
-    w->last = o->value;
+    w->last = value;
 }
 
 static void write_case(writer *w, int number) { *w->words++ = w->labels ? (uint32_t)w->labels[number] : (uint32_t)number; }
 
-static void write_single(writer *w, const operation *o) {
+static void write_single(writer *w, const fg_operation *o, int32_t value) {
     int at_hand = which(o, w->last);
-    write_case(w, o->number + 1 + at_hand);
-    write_cells(w, o, at_hand);
+    write_case(w, case_of(o) + 1 + at_hand);
+    write_cells(w, o, value, at_hand);
 }
 
 /* Returns 0 when there is no case for the two. */
-static int write_pair(writer *w, const operation *a, const operation *b) {
+static int write_pair(writer *w, const fg_operation *a, const fg_operation *b, int32_t value) {
     if (w->first_pair[a->op] < 0) return 0;
     for (size_t p = (size_t)w->first_pair[a->op]; p < sizeof fg_pairs / sizeof *fg_pairs && fg_pairs[p].first == a->op; p++) {
-        if (fg_pairs[p].second != b->op || b->in[fg_pairs[p].operand] != a->value) continue;
+        if (fg_pairs[p].second != b->op || b->in[fg_pairs[p].operand] != value) continue;
         int after = a->in[0] == w->last;
         write_case(w, fg_pairs[p].number + after);
-        write_cells(w, a, after - 1);
-        write_cells(w, b, fg_pairs[p].operand);
+        write_cells(w, a, value, after - 1);
+        write_cells(w, b, value + 1, fg_pairs[p].operand);
         return 1;
     }
     return 0;
@@ -103,15 +72,15 @@ static int32_t write_code(writer *w) {
     memset(w->first_pair, -1, sizeof w->first_pair);
     for (int p = sizeof fg_pairs / sizeof *fg_pairs - 1; p >= 0; p--) w->first_pair[fg_pairs[p].first] = (int16_t)p;
     for (int32_t k = 0; k < spec->n_code; k++, n++) {
-        operation a = read_operation(spec, k);
+        fg_operation a = fg_read_instruction(spec->code + k);
         if (k + 1 < spec->n_code) {
-            operation b = read_operation(spec, k + 1);
-            if (write_pair(w, &a, &b)) {
+            fg_operation b = fg_read_instruction(spec->code + k + 1);
+            if (write_pair(w, &a, &b, spec->n_given + k)) {
                 k++;
                 continue;
             }
         }
-        write_single(w, &a);
+        write_single(w, &a, spec->n_given + k);
     }
     write_case(w, FG_N_CASES);
     return n;
@@ -122,22 +91,23 @@ static int64_t place_temporaries(const fg_scalars_spec *spec, int64_t *cells, in
     int64_t n_free = 0, used = 0;
     for (int32_t v = 0; v < spec->n_given + spec->n_code; v++) last[v] = -1;
     for (int32_t k = 0; k < spec->n_code; k++) {
-        operation o = read_operation(spec, k);
+        fg_operation o = fg_read_instruction(spec->code + k);
         for (int j = 0; j < o.n; j++) last[o.in[j]] = k;
     }
     for (int32_t v = 0; v < spec->n_given; v++) cells[v] = spec->cells[v];
     for (int32_t k = 0; k < spec->n_code; k++) {
-        operation o = read_operation(spec, k);
+        fg_operation o = fg_read_instruction(spec->code + k);
         for (int j = 0; j < o.n; j++) {
             int32_t from = o.in[j];
             if (from < spec->n_given || spec->cells[from] != FG_NO_VALUE || last[from] != k) continue;
             last[from] = -1; /* once, however often it is an operand */
             free_cells[n_free++] = cells[from];
         }
-        cells[o.value] = spec->cells[o.value];
-        if (cells[o.value] != FG_NO_VALUE) continue;
-        cells[o.value] = n_free ? free_cells[--n_free] : spec->first_temporary + used++;
-        if (last[o.value] < 0) free_cells[n_free++] = cells[o.value];
+        int32_t v = spec->n_given + k;
+        cells[v] = spec->cells[v];
+        if (cells[v] != FG_NO_VALUE) continue;
+        cells[v] = n_free ? free_cells[--n_free] : spec->first_temporary + used++;
+        if (last[v] < 0) free_cells[n_free++] = cells[v];
     }
     return used;
 }
@@ -150,10 +120,10 @@ static int cells_fit(const int64_t *cells, size_t n) {
 
 fg_scalars *fg_scalars_new(const fg_scalars_spec *spec) {
     size_t n_values = (size_t)spec->n_given + (size_t)spec->n_code;
-    fg_scalars *s = room(1, sizeof *s);
-    int64_t *cells = room(n_values, sizeof *cells), *free_cells = room(n_values, sizeof *free_cells);
-    int32_t *last = room(n_values, sizeof *last);
-    if (s) s->words = room((size_t)spec->n_code + 1, MOST_WORDS * sizeof *s->words);
+    fg_scalars *s = fg_room(1, sizeof *s);
+    int64_t *cells = fg_room(n_values, sizeof *cells), *free_cells = fg_room(n_values, sizeof *free_cells);
+    int32_t *last = fg_room(n_values, sizeof *last);
+    if (s) s->words = fg_room((size_t)spec->n_code + 1, MOST_WORDS * sizeof *s->words);
     int good = s && s->words && cells && free_cells && last;
     if (good) {
         s->temporaries = place_temporaries(spec, cells, last, free_cells);
