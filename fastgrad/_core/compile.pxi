@@ -461,7 +461,13 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     if names != NULL:
         keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
         if not compiled.has_own_out and "out" in keywords:
-            return compiled.call_slowly(positional, keywords, keywords.pop("out"))
+            out = keywords.pop("out")
+            if out is not None and not keywords and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+                program = <Program>(<list>entry.programs)[0]
+                form = form_of(arguments, n) if n == <Py_ssize_t>program.n_arguments else -1
+                if form >= 0 and replay_into(program, positional, form, out) == RUN_DONE:
+                    return out
+            return compiled.call_slowly(positional, keywords, out)
     return compiled.call_slowly(positional, keywords)
 
 
