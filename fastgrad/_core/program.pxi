@@ -193,8 +193,9 @@ cdef class Program:
         cdef size_t arena = <size_t>self.arena_bytes + 8 * <size_t>self.temporaries
         if w == NULL:
             raise MemoryError("cannot allocate a workspace")
-        w.arena_block = aligned_block(arena, &w.arena)
-        w.scratch_block = aligned_block(<size_t>self.scratch_bytes, &w.scratch)
+        if arena <= MAX_BLOCK and <size_t>self.scratch_bytes <= MAX_BLOCK:
+            w.arena_block = aligned_block(arena, &w.arena)
+            w.scratch_block = aligned_block(<size_t>self.scratch_bytes, &w.scratch)
         if w.arena_block == NULL or w.scratch_block == NULL:
             workspace_free(w)
             raise MemoryError(f"cannot allocate a workspace of {arena + <size_t>self.scratch_bytes} bytes")
