@@ -168,7 +168,7 @@ def tree_prefix(prefix, tree):
     """
     if prefix is None or isinstance(prefix, int) or hasattr(prefix, "__index__"):
         return [prefix] * len(tree_flatten(tree)[0])
-    kind, extra, parts = _flatten(tree, []) or (None, None, ())
+    kind, extra, parts = _flatten(tree, [], True) or (None, None, ())
     children = _children(prefix, kind, extra)
     if children is None or len(children) != len(parts):
         where = "a leaf" if kind is None else f"a {kind.__name__} of {len(parts)}"

@@ -298,7 +298,7 @@ def test_vmap_of_a_program_and_of_its_derivatives_is_a_loop(steps, shape, n, sha
             np.testing.assert_allclose(x, w, rtol=tolerance, atol=tolerance * max(1.0, np.abs(w).max(initial=0)))
     if n:
         whole = fg.grad(lambda y: fg.vmap(f, (0, None))(a, y).sum())(pairs[0][1])
-        wanted = sum(fg.grad(f, 1)(x, pairs[0][1]) for x in a)
+        wanted = sum(fg.grad(f, 1)(fg.tensor(x), pairs[0][1]) for x in a)
         assume(np.abs(wanted).max(initial=0) < 1e4)
         np.testing.assert_allclose(whole, wanted, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(wanted).max(initial=0)))
 

@@ -103,4 +103,4 @@ include "functions.pxi"
 borrow_matmul()
 use_level(NULL)
 LOOP_TYPES = (FG_F64, FG_F32)
-OPERATIONS = operations()
+FILE_OPERATIONS = file_operations()

@@ -67,7 +67,7 @@ _scatter = Rule("scatter_add", _scatter_value, lambda g, out, v, index, shape: g
 
 def scatter_add(v, index, shape):
     """Zeros of ``shape`` with v added at the index; the transpose of ``gather``."""
-    return _scatter(v, index=index, shape=shape)
+    return _scatter(v, index=plain_index(index), shape=shape)
 
 
 def _set_value(x, v, index):

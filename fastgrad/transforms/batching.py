@@ -201,25 +201,23 @@ class EachExample:
         self.__name__ = f"{call.name} of each example"
 
     def __call__(self, *arrays):
-        given = [a.copy() if not lead else a for a, lead in zip(arrays, self.leads)]
         if self.size == 0:
-            return self.stacked([self.call([np.zeros(a.shape[1:], a.dtype) if lead else a
-                                            for a, lead in zip(given, self.leads)])], empty=True)
-        return self.stacked([self.call([a[i] if lead else a for a, lead in zip(given, self.leads)])
-                             for i in range(self.size)])
+            arrays = [np.zeros((1,) + a.shape[1:], a.dtype) if lead else a for a, lead in zip(arrays, self.leads)]
+        return self.stacked([self.call([a[i] if lead else a for a, lead in zip(arrays, self.leads)])
+                             for i in range(max(self.size, 1))])
 
-    def stacked(self, results, empty=False):
+    def stacked(self, results):
         if not isinstance(results[0], (tuple, list)):
-            return self.stack(results, empty)
-        return [self.stack(column, empty) for column in zip(*results)]
+            return self.stack(results)
+        return [self.stack(column) for column in zip(*results)]
 
-    def stack(self, results, empty):
+    def stack(self, results):
         shapes = {np.shape(r) for r in results}
         if len(shapes) > 1:
             raise ValueError(f"vmap: the results of {self.call.name} have another shape for each example, such as "
                              f"{' and '.join(map(str, sorted(shapes)[:2]))}, and cannot be one array; use "
                              "fastgrad.numpy.where instead of picking by a mask")
-        return np.stack(results)[: 0 if empty else None]
+        return np.stack(results)[: self.size]
 
 
 # NumPy's functions that take a batch as they take an example, and those that need their axes moved.
@@ -296,7 +294,8 @@ class Replay:
             place += 1
         for i, truth in self.guards.items():
             if bool(values[i]) != truth:
-                raise RuntimeError(f"vmap: a truth value changed while the function ran: {engine.trace_nodes(self.trace)[i - 1]!r}")
+                node = engine.trace_nodes(self.trace)[i - 1]
+                raise RuntimeError(f"vmap: a truth value changed while the function ran: {node!r}")
         return [values[i] for i in self.trace.outputs], [leads[i] for i in self.trace.outputs]
 
 

@@ -123,16 +123,16 @@ def _number_out(x):
 def _value_out(who, node, place, members, held, held_names):
     """A value as its entry of program.json."""
     name = node.name
-    kind = engine.OPERATIONS.get(name, (0, "", 0))[1]
+    kind = engine.FILE_OPERATIONS.get(name, (0, "", 0))[1]
     entry = {"op": name}
     operands = [place[i] for i in node.operands]
-    if node.op == engine.OPERATIONS["constant"][0]:
+    if node.op == engine.FILE_OPERATIONS["constant"][0]:
         entry["op"], operands = "constant", []
         if node.number is None:
             entry["member"] = _member(members, f"constant{len(members)}", node.value)
         else:
             entry["number"] = _number_out(node.number)
-    elif node.op == engine.OPERATIONS["rule"][0]:
+    elif node.op == engine.FILE_OPERATIONS["rule"][0]:
         rule = node.value.function
         if getattr(rule, "name", None) not in RULES or RULES[rule.name][0] is not rule:
             raise TypeError(f"{who}: it calls Python at each replay ({node.name}); write that part with operations of fastgrad.numpy")
@@ -153,8 +153,8 @@ def _value_out(who, node, place, members, held, held_names):
     elif name in ("getitem", "scatter"):
         entry["offset"], entry["strides"] = node.numbers[0], list(node.numbers[1:])
     elif name == "row_pull":
-        entry["of"] = next(n for n in ROW_OPERATIONS if engine.OPERATIONS[n][0] == node.parameter)
-    elif name not in engine.OPERATIONS:
+        entry["of"] = next(n for n in ROW_OPERATIONS if engine.FILE_OPERATIONS[n][0] == node.parameter)
+    elif name not in engine.FILE_OPERATIONS:
         raise TypeError(f"{who}: this version has no entry for {name}")
     if operands:
         entry["in"] = operands
@@ -405,7 +405,7 @@ class _Checker:
         (kind, content), = tree.items()
         if kind == "dict":
             content = self.of(content, dict)
-            keys = sorted(content)
+            keys = list(content)
             return (dict, tuple(keys), tuple(self.tree(content[key], depth + 1) for key in keys))
         if kind not in ("tuple", "list"):
             self.refuse(f"a tree of {kind[:40]!r}")
@@ -496,9 +496,9 @@ class _Checker:
         """One entry of "values" as a row for the engine."""
         entry = self.of(entry, dict)
         name = self.text(entry.get("op"))
-        if name not in engine.OPERATIONS:
+        if name not in engine.FILE_OPERATIONS:
             self.refuse(f"unknown operation {name[:40]!r}")
-        op, kind, reads = engine.OPERATIONS[name]
+        op, kind, reads = engine.FILE_OPERATIONS[name]
         dtype, shape = self.dtype(entry.get("dtype")), self.shape(entry.get("shape"))
         parameter, numbers, what = 0, None, None
         if kind in ("value", "truth"):
@@ -697,7 +697,7 @@ class _Checker:
             self.same("shape", (shape, self.shapes[g], self.shapes[out]), (self.shapes[x], shape[:-1], shape[:-1]))
         else:
             self.same("shape", (shape, shape), (self.shapes[g], self.shapes[out]))
-        return (g, x, 0, 0, out), engine.OPERATIONS[name][0], None, None
+        return (g, x, 0, 0, out), engine.FILE_OPERATIONS[name][0], None, None
 
     def _extreme_pull(self, entry, dtype, shape):
         g, x, out = self.pull_operands(entry, 2, dtype, "axes")

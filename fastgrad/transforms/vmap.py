@@ -68,7 +68,7 @@ def vmap(fun, in_axes=0, out_axes=0):
         raise TypeError(f"vmap: {type(fun).__name__} is no function")
     if isinstance(in_axes, list):
         in_axes = tuple(in_axes)
-    if not (in_axes is None or isinstance(in_axes, (int, tuple))):
+    if not (in_axes is None or isinstance(in_axes, tuple) or hasattr(in_axes, "__index__")):
         raise TypeError(f"vmap: in_axes is an int, None, or a tuple with an entry for each argument, not {in_axes!r}")
 
     def batched(*arguments, **keywords):
