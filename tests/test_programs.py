@@ -135,7 +135,7 @@ def test_keywords_statics_and_constants():
 @pytest.mark.parametrize("arguments, text", [
     ((X[:2], P), r"argument 0 has shape \(2, 4\), and was recorded with shape \(3, 4\)"),
     ((X.astype("f"), P), "argument 0 has dtype float32, and was recorded with dtype float64"),
-    ((X, {"w": P["w"]}), r"recorded for other arguments: .*\{'b': \*, 'w': \*\}"),
+    ((X, {"w": P["w"]}), r"recorded for other arguments: .*\{'w': \*, 'b': \*\}"),
     ((X, {**P, "b": np.zeros(3)}), r"argument 1\['b'\] has shape \(3,\)"),
     ((fg.tensor(X), P), "argument 0 is a Tensor, and was recorded as an array"),
     ((1.0, P), "argument 0 is a number, and was recorded as an array"),
@@ -348,7 +348,7 @@ def test_explain_of_a_large_program_is_short():
 
 def test_repr_names_the_function_and_its_arguments():
     program = make().program(X, P)
-    assert repr(program) == str(program) == f"<Program of value_and_grad_loss(float64[3, 4], float64[2], float64[4, 2]): {len(program)} operations>"
+    assert repr(program) == str(program) == f"<Program of value_and_grad_loss(float64[3, 4], float64[4, 2], float64[2]): {len(program)} operations>"
 
 
 @pytest.mark.parametrize("thing", [engine.Program, engine.Program.explain, engine.Program.save, engine.Program.c_function])
@@ -730,7 +730,8 @@ def test_contract_37_ctrl_c_in_a_long_replay():
     compiled, state = long_program()
     x = np.ones(200000)
     start = time.perf_counter()
-    compiled(x)
+    with fg.no_grad():
+        compiled(x)
     whole = time.perf_counter() - start
     if whole < 0.1:
         pytest.skip("too fast a machine")
@@ -746,14 +747,15 @@ def test_contract_37_ctrl_c_in_a_long_replay():
         for _ in range(3):
             signal.setitimer(signal.ITIMER_REAL, 0.03)
             start = time.perf_counter()
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt), fg.no_grad():
                 compiled(x)
             assert time.perf_counter() - start < 0.13
             np.testing.assert_array_equal(state.numpy(), before)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-    compiled(x)
+    with fg.no_grad():
+        compiled(x)
     assert compiled.recordings == 1 and np.all(state.numpy() > before)
 
 
