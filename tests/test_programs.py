@@ -719,8 +719,9 @@ def long_program():
         state.__iadd__(y)
         return np.sum(y)
 
-    compiled = fg.compile(function)
-    compiled(np.ones(200000))
+    with fg.no_grad():
+        compiled = fg.compile(function)
+        compiled(np.ones(200000))
     return compiled, state
 
 
