@@ -1373,3 +1373,57 @@ def test_the_engine_s_tests_pass_with_compiled_twins():
     assert run.returncode == 0, run.stdout[-4000:]
     compared = int(re.search(r"compiled twins: (\d+) compared", run.stdout).group(1))
     assert compared > 5000
+
+
+@pytest.mark.parametrize("divisor", [2.0**-140, 2.0**130, 2.0**-149, 2.0**127, 2.0**1000, 2.0**-1000, 8.0, 0.25])
+@each_dtype
+def test_a_division_by_a_power_of_two_is_exact(divisor, dtype):
+    tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    by_number, by_array = (lambda x: x / divisor), (lambda x: x / fg.tensor(np.full(4, divisor, dtype)))
+    with np.errstate(all="ignore"):
+        for f in (by_number, by_array):
+            same(f, (np.array([tiny, 1.0, huge, np.inf], dtype),), (np.array([1.0, -3 * tiny, 0.0, -huge], dtype),))
+
+
+def test_training_state_in_views_and_swaps_replays():
+    def make():
+        a, b = fg.tensor(np.arange(6.0).reshape(2, 3)), fg.tensor(A)
+
+        def f(x):
+            row = a[0]
+            a[0] = a[1] + x
+            a[1] += row
+            before = b * 1.0
+            b[...] = a[0]
+            a[1] = before
+            return row * 1.0, a * 2.0, a[:, ::-1]
+
+        return f, (a, b)
+
+    (f, outside), (g, twin) = make(), make()
+    compiled = fg.compile(g)
+    for x in (A, B, C, A):
+        x = fg.tensor(x)
+        check((compiled(x), twin), (f(x), outside))
+    assert compiled.recordings == 1
+
+
+def test_a_gradient_is_clipped_by_its_norm():
+    w, v = fg.tensor(A, requires_grad=True), fg.tensor(A, requires_grad=True)
+
+    def make(w):
+        def f(x):
+            w.zero_grad()
+            (w * x).sum().backward()
+            norm = (w.grad * w.grad).sum()
+            if norm > 30:
+                w.grad = w.grad * (1.0 / fnp.sqrt(norm))
+            return norm, w.grad * 1.0
+
+        return f
+
+    f, compiled = make(v), fg.compile(make(w))
+    for x in (A, B, C, A, B):
+        x = fg.tensor(x)
+        near(lowered((compiled(x), w.grad)), lowered((f(x), v.grad)), 1.0)
+    assert compiled.recordings <= 3

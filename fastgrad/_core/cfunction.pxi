@@ -302,7 +302,8 @@ cdef class CFunction:
             at[r.gradient] += r.n
             c.n_results += 1
             if r.output.base > 0:
-                r.room = <char*>PyMem_RawMalloc(<size_t>r.n * 8 + 8)
+                if <size_t>r.n * 8 <= MAX_BLOCK:
+                    r.room = <char*>PyMem_RawMalloc(<size_t>r.n * 8 + 8)
                 if r.room == NULL:
                     raise MemoryError("cannot allocate a workspace")
         made.refresh()

@@ -14,14 +14,14 @@ cdef enum:
 @cython.final
 cdef class Ground:
     """What a recording rests on besides the arguments: see fastgrad.transforms.bindings."""
-    cdef list cells, dicts, lists       # (container, key, value)
+    cdef list cells, dicts, lists, attributes       # (container, key, value)
     cdef list arrays                    # (ndarray, bytes)
     cdef object sample
     cdef readonly list generators
     cdef readonly dict tensors          # those within reach, by id
 
     def __init__(self, walk, sample):
-        self.cells, self.dicts, self.lists = walk.cells, walk.dicts, walk.lists
+        self.cells, self.dicts, self.lists, self.attributes = walk.cells, walk.dicts, walk.lists, walk.attributes
         self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
         self.arrays = [(array, sample(array)) for array in walk.arrays]
 
@@ -47,6 +47,10 @@ cdef class Ground:
                     return False
             elif container[key] is not value and not same_constant(container[key], value):
                 return False
+        for container, key, value in self.attributes:
+            now = getattr(container, key, None)
+            if now is not value and not same_constant(now, value):
+                return False
         for array, numbers in self.arrays:
             if not same_bytes(array, numbers) and self.sample(array) != numbers:
                 return False
@@ -63,7 +67,9 @@ cdef bint same_constant(object now, object value) except -1:
     """Whether two numbers or strings are one constant."""
     if type(now) is not type(value):
         return False
-    if isinstance(now, (float, int, str, complex, np.generic)):
+    if isinstance(now, float):              # 0.0 and -0.0 are two
+        return (<object>now).hex() == (<object>value).hex()
+    if isinstance(now, (int, str, complex, np.generic)):
         return bool(now == value) or (now != now and value != value)
     return False
 
@@ -459,7 +465,13 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     if names != NULL:
         keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
         if not compiled.has_own_out and "out" in keywords:
-            return compiled.call_slowly(positional, keywords, keywords.pop("out"))
+            out = keywords.pop("out")
+            if out is not None and not keywords and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+                program = <Program>(<list>entry.programs)[0]
+                form = form_of(arguments, n) if n == <Py_ssize_t>program.n_arguments else -1
+                if form >= 0 and replay_into(program, positional, form, out) == RUN_DONE:
+                    return out
+            return compiled.call_slowly(positional, keywords, out)
     return compiled.call_slowly(positional, keywords)
 
 

@@ -11,6 +11,8 @@ cdef enum:
     RUN_LABELS = 2              # a class number is out of range
 
     LONG_PROGRAM = 30000        # elements times operations above which a replay releases the GIL
+    PIECE = 1 << 21             # elements of a long step after which Ctrl-C is looked for
+    PRODUCT_PIECE = 1 << 29     # multiplications, likewise
 
     FORM_ARRAY = 0              # what an argument was, and what results shall be
     FORM_NUMBER
@@ -191,8 +193,9 @@ cdef class Program:
         cdef size_t arena = <size_t>self.arena_bytes + 8 * <size_t>self.temporaries
         if w == NULL:
             raise MemoryError("cannot allocate a workspace")
-        w.arena_block = aligned_block(arena, &w.arena)
-        w.scratch_block = aligned_block(<size_t>self.scratch_bytes, &w.scratch)
+        if arena <= MAX_BLOCK and <size_t>self.scratch_bytes <= MAX_BLOCK:
+            w.arena_block = aligned_block(arena, &w.arena)
+            w.scratch_block = aligned_block(<size_t>self.scratch_bytes, &w.scratch)
         if w.arena_block == NULL or w.scratch_block == NULL:
             workspace_free(w)
             raise MemoryError(f"cannot allocate a workspace of {arena + <size_t>self.scratch_bytes} bytes")
@@ -738,14 +741,64 @@ cdef int run_step(const Step* step, Workspace* w, const Value* values, fg_interr
         if fg_group_run(step.group, w.bases, w.scratch, interrupt, NULL) != 0:
             return RUN_STOPPED
     elif step.kind == STEP_PRODUCT:
-        run_products(step, w)
+        return run_products(step, w, interrupt)
     elif step.kind == STEP_GUARD:
         if not guard_holds(step, w):
             return RUN_REFUSED
+    elif step.kind == STEP_JOIN:
+        return run_join(step, w, interrupt)
+    elif step.kind == STEP_COPY:
+        return run_copy(step, w, values, interrupt)
+    elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
+        return run_reduction(step, values + step.value, values + values[step.value].o[0], w.bases[step.base[1]] + step.place[1],
+                             w.bases[step.base[0]] + step.place[0], w.scratch, interrupt)
     else:
         if (step.kind == STEP_CROSS_ENTROPY or step.kind == STEP_CROSS_ENTROPY_PULL) and not labels_hold(step, w):
             return RUN_LABELS
+        return run_rows_in_pieces(step, w, values, interrupt)
+    return RUN_DONE
+
+
+cdef inline bint asked_to_stop(fg_interrupt interrupt, Py_ssize_t* done, Py_ssize_t more, Py_ssize_t often) noexcept nogil:
+    """Looks at the interrupt each time that about so much has been done."""
+    done[0] += more
+    if done[0] < often or interrupt == NULL:
+        return False
+    done[0] = 0
+    return interrupt(NULL) != 0
+
+
+cdef int run_rows_in_pieces(const Step* step, Workspace* w, const Value* values, fg_interrupt interrupt) noexcept nogil:
+    """So many rows at a time that Ctrl-C is seen in between."""
+    cdef Py_ssize_t n = step.size[1], rows = step.size[0], item = 8 if step.type == FG_F64 else 4, at, k
+    cdef Py_ssize_t whole = n * item
+    cdef Py_ssize_t row[6]                  # bytes from one row to the next, of the result and each operand
+    cdef Py_ssize_t many = PIECE // n if n else rows
+    cdef Step part
+    if many < 1:
+        many = 1
+    if rows <= many or step.kind == STEP_ASSEMBLE:
         run_rows(step, w, values)
+        return RUN_DONE
+    part = step[0]
+    row[0], row[1], row[2], row[3], row[4], row[5] = whole, whole, whole, 0, 0, whole
+    if step.kind == STEP_ROWS:
+        row[0] = item if step.size[2] == OP_LOGSUMEXP else whole
+    elif step.kind == STEP_CROSS_ENTROPY:
+        row[0], row[2] = item, 8
+    elif step.kind == STEP_CROSS_ENTROPY_PULL:
+        row[1], row[5] = item, 8
+    elif step.kind == STEP_EXTREME_PULL or step.size[2] == OP_LOGSUMEXP:
+        row[1], row[5] = item, item
+    at = 0
+    while at < rows:
+        part.size[0] = many if many < rows - at else rows - at
+        run_rows(&part, w, values)
+        at += part.size[0]
+        for k in range(6):
+            part.place[k] += row[k] * part.size[0]
+        if interrupt != NULL and interrupt(NULL) != 0:
+            return RUN_STOPPED
     return RUN_DONE
 
 
@@ -786,14 +839,13 @@ cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
     return truth == (step.size[0] != 0)
 
 
-cdef void run_products(const Step* step, Workspace* w) noexcept nogil:
+cdef int run_products(const Step* step, Workspace* w, fg_interrupt interrupt) noexcept nogil:
     cdef const char* a = w.bases[step.base[1]] + step.place[1]
     cdef const char* b = w.bases[step.base[2]] + step.place[2]
     cdef char* to = w.bases[step.base[0]] + step.place[0]
-    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4
+    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4, done = 0
     if step.n_numbers == 0:
-        fg_product_run(&step.product, a, b, NULL, NULL, to, w.scratch)
-        return
+        return run_product(&step.product, a, b, to, w.scratch, interrupt, &done)
     for i in range(step.size[0]):
         rest = i
         x = y = 0
@@ -803,33 +855,65 @@ cdef void run_products(const Step* step, Workspace* w) noexcept nogil:
             x += (rest % step.numbers[d]) * step.numbers[d + 1]
             y += (rest % step.numbers[d]) * step.numbers[d + 2]
             rest //= step.numbers[d]
-        fg_product_run(&step.product, a + x, b + y, NULL, NULL, to + i * step.product.m * step.product.n * item, w.scratch)
+        if run_product(&step.product, a + x, b + y, to + i * step.product.m * step.product.n * item, w.scratch, interrupt,
+                       &done) != RUN_DONE:
+            return RUN_STOPPED
+    return RUN_DONE
+
+
+cdef int run_product(const fg_product* p, const char* a, const char* b, char* to, char* scratch, fg_interrupt interrupt,
+                     Py_ssize_t* done) noexcept nogil:
+    """One product, a long one some rows at a time: as many for each shape, so that the bits are always the same."""
+    cdef fg_product part
+    cdef Py_ssize_t many, at = 0, item = 8 if p.type == FG_F64 else 4
+    cdef double row = <double>p.k * p.n
+    many = (<Py_ssize_t>(PRODUCT_PIECE / row) + 255) // 256 * 256 if row > 0 else p.m
+    part = p[0]
+    part.m = many
+    if many < 256 or p.m < 2 * many or fg_product_scratch(&part) > fg_product_scratch(p):
+        fg_product_run(p, a, b, NULL, NULL, to, scratch)
+        return RUN_STOPPED if asked_to_stop(interrupt, done, <Py_ssize_t>(row * p.m), <Py_ssize_t>PRODUCT_PIECE) else RUN_DONE
+    while at < p.m:
+        part.m = many if p.m - at >= 2 * many else p.m - at
+        fg_product_run(&part, a + at * p.a_row * item, b, NULL, NULL, to + at * p.to_row * item, scratch)
+        at += part.m
+        if interrupt != NULL and interrupt(NULL) != 0:
+            return RUN_STOPPED
+    return RUN_DONE
+
+
+cdef int run_join(const Step* step, Workspace* w, fg_interrupt interrupt) noexcept nogil:
+    """Parts side by side: for each its base, place, place in a row, and bytes of a row."""
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef Py_ssize_t i, k = 0, done = 0, at, n, piece
+    cdef const char* part
+    while k < step.n_numbers:
+        part = w.bases[step.numbers[k]] + step.numbers[k + 1]
+        n = step.numbers[k + 3]
+        for i in range(step.size[0]):
+            at = 0
+            while at < n:
+                piece = 8 * PIECE if n - at > 8 * PIECE else n - at
+                memcpy(to + i * step.size[1] + step.numbers[k + 2] + at, part + i * n + at, <size_t>piece)
+                at += piece
+                if asked_to_stop(interrupt, &done, piece, 8 * PIECE):
+                    return RUN_STOPPED
+        k += 4
+    return RUN_DONE
 
 
 cdef void run_rows(const Step* step, Workspace* w, const Value* values) noexcept nogil:
-    """Everything that is a loop over rows, and copies."""
+    """Everything that is a loop over rows."""
     cdef char* to = w.bases[step.base[0]] + step.place[0]
     cdef const char* x = w.bases[step.base[1]] + step.place[1]
     cdef const char* y = w.bases[step.base[2]] + step.place[2]
     cdef const char* out = w.bases[step.base[5]] + step.place[5]
-    cdef Py_ssize_t rows = step.size[0], n = step.size[1], i, k, place, item
+    cdef Py_ssize_t rows = step.size[0], n = step.size[1]
     cdef const Value* v = values + step.value
     cdef int type = step.type
     cdef int op = <int>step.size[2]
-    cdef const char* part
-    if step.kind == STEP_JOIN:
-        k = 0
-        while k < step.n_numbers:
-            part = w.bases[step.numbers[k]] + step.numbers[k + 1]
-            for i in range(rows):
-                memcpy(to + i * n + step.numbers[k + 2], part + i * step.numbers[k + 3], <size_t>step.numbers[k + 3])
-            k += 4
-    elif step.kind == STEP_COPY:
-        run_copy(step, w, values)
-    elif step.kind == STEP_ASSEMBLE:
+    if step.kind == STEP_ASSEMBLE:
         run_assembly(step, w, v, to)
-    elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
-        run_reduction(step, v, values + v.o[0], x, to, w.scratch)
     elif step.kind == STEP_ROWS:
         if op == OP_LOGSUMEXP:
             fg_kernels.logsumexp[type](rows, n, x, to)
@@ -852,7 +936,7 @@ cdef void run_rows(const Step* step, Workspace* w, const Value* values) noexcept
         fg_kernels.extreme_pull[type](rows, n, x, y, out, to)
 
 
-cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept nogil:
+cdef int run_copy(const Step* step, Workspace* w, const Value* values, fg_interrupt interrupt) noexcept nogil:
     """A view made contiguous, or numbers in another type."""
     cdef const Value* v = values + step.value
     cdef const Value* x = values + v.o[0]
@@ -868,7 +952,30 @@ cdef void run_copy(const Step* step, Workspace* w, const Value* values) noexcept
         else:
             memset(to, number != 0, <size_t>v.shape.size)
     else:
-        copy_strided(source, step.numbers if v.shape.ndim else NULL, v.shape, step.size[3], to)
+        return copy_in_pieces(source, step.numbers if v.shape.ndim else NULL, v.shape, step.size[3], to, interrupt)
+    return RUN_DONE
+
+
+cdef int copy_in_pieces(const char* source, const Py_ssize_t* strides, const Shape* shape, Py_ssize_t item, char* to,
+                        fg_interrupt interrupt) noexcept nogil:
+    """copy_strided, a long one some of the first axis at a time."""
+    cdef char memory[1024]
+    cdef Shape* part = <Shape*>memory               # a Shape of at most 64 axes takes less
+    cdef Py_ssize_t inner, many, at = 0
+    if strides == NULL or shape.size <= PIECE:
+        copy_strided(source, strides, shape, item, to)
+        return RUN_DONE
+    memcpy(part, shape, sizeof(Shape) + <size_t>shape.ndim * sizeof(Py_ssize_t))
+    inner = shape.size // shape.dims[0]
+    many = PIECE // inner + 1
+    while at < shape.dims[0]:
+        part.dims[0] = many if many < shape.dims[0] - at else shape.dims[0] - at
+        part.size = part.dims[0] * inner
+        copy_strided(source + at * strides[0], strides, part, item, to + at * inner * item)
+        at += part.dims[0]
+        if interrupt != NULL and interrupt(NULL) != 0:
+            return RUN_STOPPED
+    return RUN_DONE
 
 
 ctypedef fused integer:
@@ -960,8 +1067,8 @@ cdef void add_part(int type, const Py_ssize_t* numbers, const char* source, char
     fg_run_add(type, &extent, &part, &sink)
 
 
-cdef void run_reduction(const Step* step, const Value* v, const Value* x, const char* source, char* to,
-                        char* scratch) noexcept nogil:
+cdef int run_reduction(const Step* step, const Value* v, const Value* x, const char* source, char* to,
+                       char* scratch, fg_interrupt interrupt) noexcept nogil:
     """Sums and extremes over any axes: for each result the elements it takes, gathered if they do not lie in a row."""
     cdef Py_ssize_t outer_index[FG_MAX_NDIM]
     cdef Py_ssize_t outer_dims[FG_MAX_NDIM]
@@ -975,7 +1082,7 @@ cdef void run_reduction(const Step* step, const Value* v, const Value* x, const 
     cdef Py_ssize_t inner_strides[FG_MAX_NDIM]
     cdef Py_ssize_t n_inner = 0
     cdef bint plain = True
-    cdef Py_ssize_t expected = item
+    cdef Py_ssize_t expected = item, done = 0
     for d in range(x.shape.ndim):
         if mask >> d & 1:
             inner_shape.dims[n_inner] = x.shape.dims[d]
@@ -998,6 +1105,8 @@ cdef void run_reduction(const Step* step, const Value* v, const Value* x, const 
         outer_index[d] = 0
     at = source
     for i in range(v.shape.size):
+        if asked_to_stop(interrupt, &done, n, PIECE):
+            return RUN_STOPPED
         if plain:
             value = reduce_row(step, n, at)
         else:
@@ -1016,6 +1125,7 @@ cdef void run_reduction(const Step* step, const Value* v, const Value* x, const 
                 break
             at -= outer_index[d] * outer_strides[d]
             outer_index[d] = 0
+    return RUN_DONE
 
 
 cdef inline double reduce_row(const Step* step, Py_ssize_t n, const char* row) noexcept nogil:

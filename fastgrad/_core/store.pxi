@@ -17,16 +17,16 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
     if not (binding.plain and not keywords and <index_t>len(arguments) == program.n_arguments
             and form_of(items_of(arguments), <Py_ssize_t>len(arguments)) == binding.form):
         arguments = binding.leaves_of(arguments, keywords)
-    results = []
-    if out is None:
-        if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
-            return program.build(results)
-        if program.stopped_at >= program.n_steps:       # says what does not fit; takes any float for a number
-            arguments = binding.leaves_of(arguments, keywords)
+    for again in (binding.plain and not keywords, False):
+        results = []
+        if out is None:
             if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
                 return program.build(results)
-    elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
-        return out
+        elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
+            return out
+        if not again or program.stopped_at < program.n_steps:
+            break
+        arguments = binding.leaves_of(arguments, keywords)      # says what does not fit, or makes it fit
     raise ValueError(f"{binding.who}: {refusal_text(program)}; the function that fg.compile made records again for such a call")
 
 

@@ -580,7 +580,8 @@ cdef index_t simplify(Trace trace, Value* key, const Extra* extra) except? 0:
         if is_number_value(a, 1.0) and stands_for(b, key):
             return key.o[1]
     elif op == FG_DIVIDE:
-        if b.op == V_CONSTANT and b.array == NULL and is_power_of_two(b.number):
+        if b.op == V_CONSTANT and b.array == NULL and is_power_of_two(b.number) \
+                and (key.parameter != FG_F32 or 1e-37 < b.number < 1e37):
             if b.number == 1.0 and stands_for(a, key):
                 return key.o[0]
             key.op = FG_MULTIPLY

@@ -21,6 +21,7 @@ COMPARED_WHOLE = 1 << 20  # bytes of an array above which only samples are compa
 SAMPLES = 4096
 _LEAVES = (bool, int, float, complex, str, bytes, type(None), type, types.ModuleType, types.BuiltinFunctionType, np.ufunc,
            np.dtype, np.generic, slice, range, Tensor)
+_CONSTANTS = (bool, int, float, complex, str, np.generic)
 _OWN = ("fastgrad", "numpy")
 
 
@@ -29,14 +30,15 @@ class Walk:
 
     Attributes
     ----------
-    dicts, lists, cells : lists of (container, key, value)
+    dicts, lists, cells, attributes : lists of (container, key, value)
+        A key of -1 of a list stands for its length; attributes are those of classes.
     arrays : list of ndarray
     generators : list of numpy.random.Generator
     tensors : dict of id -> Tensor
     """
 
     def __init__(self, roots):
-        self.dicts, self.lists, self.cells = [], [], []
+        self.dicts, self.lists, self.cells, self.attributes = [], [], [], []
         self.arrays, self.generators, self.tensors = [], [], {}
         self.seen = set()
         queue = [(root, 0) for root in roots]
@@ -121,15 +123,21 @@ class Walk:
         """Attributes of an object, and what its class calls."""
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
+            self.lists.append((attributes, -1, len(attributes)))
             for name, item in attributes.items():
                 self.dicts.append((attributes, name, item))
                 yield item
         kind = type(value)
-        if not _is_ours(kind.__module__) and kind.__module__ != "builtins":
-            for base in kind.__mro__:
-                for item in vars(base).values():
-                    if isinstance(item, types.FunctionType) and not _is_ours(item.__module__):
+        for base in kind.__mro__:
+            if base.__module__ == "builtins":
+                continue
+            for name, item in list(vars(base).items()):
+                if isinstance(item, types.FunctionType):
+                    if not _is_ours(item.__module__):
                         yield item
+                elif isinstance(item, (*_CONSTANTS, np.ndarray, Tensor, list, dict, tuple)) and not name.startswith("__"):
+                    self.attributes.append((base, name, item))
+                    yield item
 
 
 def _is_ours(module):

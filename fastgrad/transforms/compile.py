@@ -241,7 +241,7 @@ def _asides(structure):
 
 def constant_result(leaf, call):
     """A result that is no Tensor: (what it is, whether each call gets a copy)."""
-    return leaf, isinstance(leaf, np.ndarray)
+    return (leaf.copy(), True) if isinstance(leaf, np.ndarray) else (leaf, False)
 
 
 # -------------------------------------------------------------------------------------------------- what it rests on, and chance

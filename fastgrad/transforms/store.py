@@ -277,6 +277,8 @@ class _Archive:
 
     def document(self):
         text = self.read("program.json", MOST_TEXT)
+        if re.search(rb"[0-9]{400}", text):     # an integer that takes long to read
+            _refuse("program.json has a number of more than 400 digits")
         try:
             return json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
         except ProgramFormatError:
