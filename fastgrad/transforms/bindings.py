@@ -1,11 +1,13 @@
 """What a function reads besides its arguments, found by walking from it: the ground on which a recording stands.
 
-Cells, globals, defaults, attributes of the objects it holds and entries of its containers are noted with what they hold.
-A recording is good as long as each holds the same object, or an equal number or string; arrays that are not read by
-reference are compared by their bytes.  Knows nothing about how recordings are made.
+Cells, globals, defaults, attributes of the objects and classes it holds and entries of its containers are noted with what
+they hold.  A recording is good as long as each holds the same object, or an equal number or string; arrays are compared by
+their bytes.  Knows nothing about how recordings are made.
 """
 
+import collections
 import functools
+import gc
 import random
 import sys
 import types
@@ -16,10 +18,10 @@ from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
 
 MOST_BINDINGS = 2000
-DEPTH = 6
+DEPTH = 16
 COMPARED_WHOLE = 1 << 20  # bytes of an array above which only samples are compared
 SAMPLES = 4096
-_LEAVES = (bool, int, float, complex, str, bytes, type(None), type, types.ModuleType, types.BuiltinFunctionType, np.ufunc,
+_LEAVES = (bool, int, float, complex, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType, np.ufunc,
            np.dtype, np.generic, slice, range, Tensor)
 _CONSTANTS = (bool, int, float, complex, str, np.generic)
 _OWN = ("fastgrad", "numpy")
@@ -35,18 +37,23 @@ class Walk:
     arrays : list of ndarray
     generators : list of numpy.random.Generator
     tensors : dict of id -> Tensor
+    cut : bool
+        Whether there was more than MOST_BINDINGS or DEPTH allow.
     """
 
     def __init__(self, roots):
         self.dicts, self.lists, self.cells, self.attributes = [], [], [], []
         self.arrays, self.generators, self.tensors = [], [], {}
-        self.seen = set()
-        queue = [(root, 0) for root in roots]
-        while queue and len(self.dicts) + len(self.lists) + len(self.cells) < MOST_BINDINGS:
-            value, depth = queue.pop(0)
-            for found in self.look(value):
-                if depth < DEPTH:
-                    queue.append((found, depth + 1))
+        self.seen, self.classes_seen = set(), set()
+        self.cut = False
+        queue = collections.deque((root, 0) for root in roots)
+        while queue:
+            value, depth = queue.popleft()
+            if depth > DEPTH or len(self.dicts) + len(self.lists) + len(self.cells) >= MOST_BINDINGS:
+                self.cut = True
+                return
+            queue.extend((found, depth + 1) for found in self.look(value) if not isinstance(found, _LEAVES)
+                         or isinstance(found, Tensor))
 
     def look(self, value):
         """Notes what an object holds; yields what to look at next."""
@@ -71,11 +78,11 @@ class Walk:
             yield value.keywords
         elif isinstance(value, (engine.Compiled, engine.ValueAndGrad)):
             yield value.__wrapped__
-        elif isinstance(value, (list, tuple)):
-            if isinstance(value, list):
+        elif isinstance(value, (list, tuple, collections.deque)):
+            if not isinstance(value, tuple):
                 self.lists.append((value, -1, len(value)))
             for k, item in enumerate(value):
-                if isinstance(value, list):
+                if not isinstance(value, tuple):
                     self.lists.append((value, k, item))
                 yield item
         elif isinstance(value, dict):
@@ -83,6 +90,14 @@ class Walk:
             for key, item in value.items():
                 self.dicts.append((value, key, item))
                 yield item
+        elif isinstance(value, set):
+            self.lists.append((value, -1, len(value)))
+            within = _Looked(lambda key: key[0] in value)
+            self.lists += [(within, (item,), True) for item in value]
+        elif isinstance(value, (bytearray, memoryview)):
+            self.lists.append((_Looked(lambda _: bytes(value).decode("latin1")), "bytes", bytes(value).decode("latin1")))
+        elif isinstance(value, type):
+            yield from self.classes(value)
         else:
             yield from self.object(value)
 
@@ -100,8 +115,14 @@ class Walk:
             return
         yield f.__defaults__
         yield f.__kwdefaults__
+        for name, item in vars(f).items():
+            self.dicts.append((vars(f), name, item))
+            yield item
         for name in _names_of(f.__code__):
-            if name in f.__globals__:
+            if name not in f.__globals__:
+                if isinstance(sys.modules.get(name), types.ModuleType):     # imported inside
+                    yield from self.module(sys.modules[name], f.__code__)
+            else:
                 value = f.__globals__[name]
                 if isinstance(value, types.ModuleType):
                     yield from self.module(value, f.__code__)
@@ -120,24 +141,62 @@ class Walk:
                 yield vars(module)[name]
 
     def object(self, value):
-        """Attributes of an object, and what its class calls."""
+        """Attributes of an object, and of its class."""
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
             self.lists.append((attributes, -1, len(attributes)))
             for name, item in attributes.items():
                 self.dicts.append((attributes, name, item))
                 yield item
-        kind = type(value)
+        yield from self.classes(type(value), value)
+
+    def classes(self, kind, instance=None):
+        """What a class and its bases hold, methods included; of an instance its slots."""
         for base in kind.__mro__:
-            if base.__module__ == "builtins":
+            if _is_ours(base.__module__) or base.__module__ in sys.stdlib_module_names:
                 continue
-            for name, item in list(vars(base).items()):
-                if isinstance(item, types.FunctionType):
-                    if not _is_ours(item.__module__):
-                        yield item
-                elif isinstance(item, (*_CONSTANTS, np.ndarray, Tensor, list, dict, tuple)) and not name.startswith("__"):
-                    self.attributes.append((base, name, item))
-                    yield item
+            if instance is not None:
+                yield from self.slots(base, instance)
+            if base in self.classes_seen:
+                continue
+            self.classes_seen.add(base)
+            attributes, = gc.get_referents(vars(base)) or (None,)   # the dict itself, not a proxy of it
+            if not isinstance(attributes, dict):
+                continue
+            for name, item in attributes.items():
+                if isinstance(item, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                    continue
+                if name.startswith("__") and not isinstance(item, types.FunctionType):
+                    continue
+                self.dicts.append((attributes, name, item))
+                if isinstance(item, (staticmethod, classmethod)):
+                    item = item.__func__
+                elif isinstance(item, property):
+                    item = item.fget
+                elif isinstance(item, functools.cached_property):
+                    item = item.func
+                yield item
+
+    def slots(self, base, instance):
+        for name, item in vars(base).items():
+            if isinstance(item, types.MemberDescriptorType):
+                value = _attribute(instance, name)
+                self.lists.append((_Looked(functools.partial(_attribute, instance)), name, value))
+                yield value
+
+
+class _Looked:
+    """Something that is no list and no dict, looked at as if it were."""
+
+    def __init__(self, look):
+        self.look = look
+
+    def __getitem__(self, key):
+        return self.look(key)
+
+
+def _attribute(instance, name):
+    return getattr(instance, name, None)
 
 
 def _is_ours(module):

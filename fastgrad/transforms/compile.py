@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms.bindings import Walk, random_states, sample
+from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, random_states, sample
 from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
@@ -23,7 +23,6 @@ ARRAY, NUMBER, TENSOR = 0, 1, 2
 def flatten(tree):
     """tree_flatten, with dicts in the order of their keys' insertion, which the function may look at."""
     return tree_flatten(tree, sort=False)
-
 
 
 def compile(fun, static_argnums=()):
@@ -63,8 +62,9 @@ def compile(fun, static_argnums=()):
     kept (16 a signature).  Tensors that live outside (in closures, Modules, optimisers) are read at each call and take
     their new values after it, ``.grad`` included.  Everything else that it reads from outside (enclosing and global names,
     attributes, entries of containers, arrays) is compared at each call, and another value means another recording; of
-    arrays above 1 MiB a sample is compared.  So pass data that changes as arguments.  A ``numpy.random.Generator`` among the arguments
-    draws anew at each call.  Python's other side effects, printing for instance, happen while recording only.
+    arrays above 1 MiB a sample is compared.  So pass data that changes as arguments.  A ``numpy.random.Generator`` among the
+    arguments draws anew at each call.  Python's other side effects, printing for instance, happen while recording only, and
+    so does its reading of files, the clock and the environment.
 
     A function whose result is still being differentiated, that keeps Tensors it makes, or that changes numbers and arrays
     it reads from outside, runs as it is, with a warning.
@@ -249,8 +249,13 @@ def constant_result(leaf, call):
 
 def ground_of(call):
     """What a call of a function reads besides its arguments."""
-    roots = [call.function, *[value for _, value in call.constants], *call.static.values()]
-    return engine.Ground(Walk(roots), sample)
+    walk = Walk([call.function, *[value for _, value in call.constants], *call.static.values()])
+    if walk.cut:
+        warnings.warn(
+            f"fg.compile: {getattr(call.function, '__name__', 'the function')} reaches more than {MOST_BINDINGS} names, attributes and "
+            "entries from outside, and changes of those farthest away will not be noticed; pass what it needs as arguments",
+            RuntimeWarning, stacklevel=2)
+    return engine.Ground(walk, sample)
 
 
 def check_random_states(compiled, generators, before, given):
@@ -286,9 +291,9 @@ class RecordingGenerator:
 # --------------------------------------------------------------------------------------------------------------- warnings
 
 
-def warn(compiled, what):
+def warn(compiled, what, stacklevel=2):
     """A RuntimeWarning about a compiled function, at the line that called it."""
-    warnings.warn(f"fg.compile: {compiled.__name__} {what}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"fg.compile: {compiled.__name__} {what}", RuntimeWarning, stacklevel=stacklevel)
 
 
 def warn_eager(compiled, differentiable, escaped, holds):
@@ -302,4 +307,4 @@ def warn_eager(compiled, differentiable, escaped, holds):
         reason = f"{escaped} Tensors that it makes are kept somewhere each time; return them instead"
     else:
         reason = "an argument is also a Tensor that it reads from outside, and it changes one of them"
-    warn(compiled, f"runs uncompiled: {reason}")
+    warn(compiled, f"runs uncompiled: {reason}", stacklevel=3)
