@@ -24,10 +24,12 @@
 #define CHUNK_COST 10000.0        /* about ns */
 #define WORTH_THREADS 40000.0     /* about ns */
 #define ALIVE_BYTES (512 * 1024)  /* of a block: in the second cache; what is read soon again stays in the first by itself */
+#define NEAR_BYTES (32 * 1024)    /* of a block: in the first cache, with room for what comes and goes */
+#define NEAR_LANES 192            /* of a block that is too large for it: shorter ones gain less than their start costs */
 #define FEWEST_LANES 32
 #define STREAM_BYTES (16 << 20)   /* traffic of a run that caches do not hold: stores go past them */
 #define STREAM_LANES 128          /* of a block then: so few that the next one's lines arrive while it is worked on */
-#define AHEAD_BYTES 1024          /* how far the lines of streams are asked for before they are read */
+#define AHEAD_BYTES 2048          /* how far the lines of streams are asked for before they are read */
 #define INTERRUPT_NS 20000000
 
 /* ------------------------------------------------------------------------------------------------------ what is kept */
@@ -404,10 +406,11 @@ static void add_results(builder *b) {
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* As many lanes as keep everything alive in the second cache, but some blocks for every thread where threads pay. */
+/* As many lanes as keep everything alive in a near cache, but some blocks for every thread where threads pay. */
 static ptrdiff_t choose_lanes(const fg_group *g) {
     size_t one = (size_t)(g->n_slots + g->n_streams + g->n_copies + 1) * sizeof(double);
     ptrdiff_t lanes = g->past_caches ? STREAM_LANES : FG_BLOCK, size = g->extent.size;
+    if (lanes > NEAR_LANES && (size_t)lanes * one > NEAR_BYTES) lanes = NEAR_LANES;
     while (lanes > FEWEST_LANES && (size_t)lanes * one > ALIVE_BYTES) lanes /= 2;
     while (lanes > 2 * FEWEST_LANES && size < 4 * lanes && g->cost * (double)size > WORTH_THREADS) lanes /= 2;
     ptrdiff_t all = (ptrdiff_t)round_up((size_t)size, 16);
