@@ -45,6 +45,8 @@ cdef enum:
     BASE_ARENA = 0
     SMALL_INPUT = 2048          # bytes up to which an input is copied into the arena
     ALIGNMENT = 64
+    ALIGNED_FROM = 512          # bytes from which a value begins a cache line
+    MOST_FITTED = 3000          # values that are fitted into the arena one by one
 
 cdef struct Site:
     unsigned char kind
@@ -83,6 +85,12 @@ cdef struct Step:
     Py_ssize_t n_numbers
     double flops
     double bytes
+
+
+cdef struct Life:               # of a value in the arena
+    index_t first, last         # steps
+    index_t value
+    Py_ssize_t size, align, place
 
 
 cdef inline int loop_type(const Value* v) noexcept:
@@ -580,7 +588,7 @@ cdef class Planner:
                     s.place = self.constant_place(a.data, a.shape.size * item_size(a.dtype), ALIGNMENT)
                 finally:
                     array_drop(a)
-        program.constant_bytes = rounded_up(len(self.template), ALIGNMENT)
+        program.constant_bytes = rounded_up(len(self.template), 8)
         self.arena_size = program.constant_bytes
         # the numbers of groups and scalar code come while steps are written, so their room is kept by writing twice
         self.direct = {}
@@ -614,37 +622,51 @@ cdef class Planner:
         return 0
 
     cdef int allocate(self, Py_ssize_t start) except -1:
-        """Places in the arena from `start` on: values whose lives do not meet may share theirs."""
-        cdef list free = []             # (place, size) sorted by place
-        cdef Py_ssize_t top = start, size, place, peak = 0, live = 0
-        cdef index_t i, first, last
-        cdef list ends = []
-        import heapq
-        for first, last, size, i in sorted(self.wanted, key=_by_first):
-            while ends and ends[0][0] < first:
-                _, place, freed = heapq.heappop(ends)
-                live -= freed
-                give_back(free, place, freed)
-            size = rounded_up(size if size else 1, ALIGNMENT if size > 32 else 8)
-            place = take(free, size, ALIGNMENT if size > 32 else 8)
-            if place < 0:
-                # extend the last free stretch where it touches the end
-                if free and free[len(free) - 1][0] + free[len(free) - 1][1] == top and \
-                        rounded_up(free[len(free) - 1][0], ALIGNMENT if size > 32 else 8) == free[len(free) - 1][0]:
-                    place = free.pop()[0]
-                else:
-                    place = rounded_up(top, ALIGNMENT if size > 32 else 8)
-                    if place > top:
-                        give_back(free, top, place - top)
-                top = place + size
-            self.sites[i].place = place
-            heapq.heappush(ends, (last, place, size))
-            live += size
-            peak = live if live > peak else peak
-            if self.sites[i].kind == SITE_INPUT:
-                self.program.inputs[input_place(self.program, self.values + i)].place = place
-        self.arena_size = rounded_up(top, ALIGNMENT)
-        self.live_peak = peak
+        """Places in the arena from `start` on: values whose lives do not meet may share theirs.
+
+        The largest first, each at the lowest place where nothing lies meanwhile; thousands of small ones, which scalar code
+        leaves, one after the other.
+        """
+        cdef index_t n = <index_t>len(self.wanted), i, j, k, n_placed, last, first
+        cdef Life* lives = <Life*>PyMem_RawCalloc(2 * <size_t>n + 1, sizeof(Life))
+        cdef Life* meeting = lives + n
+        cdef Py_ssize_t place, top = start, live = 0
+        if lives == NULL:
+            raise MemoryError("cannot plan a program")
+        self.wanted.sort(key=_largest_first)
+        for i in range(n):
+            first, last, size, value = self.wanted[i]
+            lives[i].first, lives[i].last, lives[i].value = first, last, value
+            lives[i].align = ALIGNMENT if size >= ALIGNED_FROM else 8
+            lives[i].size = rounded_up(size if size else 1, 8)
+        for i in range(n):
+            place = top
+            if i < MOST_FITTED:
+                n_placed = 0
+                for j in range(i):
+                    if lives[j].first <= lives[i].last and lives[i].first <= lives[j].last:
+                        k = n_placed
+                        while k and meeting[k - 1].place > lives[j].place:
+                            meeting[k] = meeting[k - 1]
+                            k -= 1
+                        meeting[k] = lives[j]
+                        n_placed += 1
+                place = start
+                for k in range(n_placed):
+                    if rounded_up(place, lives[i].align) + lives[i].size <= meeting[k].place:
+                        break
+                    if meeting[k].place + meeting[k].size > place:
+                        place = meeting[k].place + meeting[k].size
+            place = rounded_up(place, lives[i].align)
+            lives[i].place = place
+            if place + lives[i].size > top:
+                top = place + lives[i].size
+            self.sites[lives[i].value].place = place
+            if self.sites[lives[i].value].kind == SITE_INPUT:
+                self.program.inputs[input_place(self.program, self.values + lives[i].value)].place = place
+        self.arena_size = top
+        self.live_peak = largest_live(lives, n, self.n_steps)
+        PyMem_RawFree(lives)
         return 0
 
     # -- steps
@@ -656,7 +678,7 @@ cdef class Planner:
         cdef index_t stage
         cdef int rank
         self.collect_numbers()
-        program.constant_bytes = rounded_up(len(self.template), ALIGNMENT)
+        program.constant_bytes = rounded_up(len(self.template), 8)
         self.allocate(program.constant_bytes)
         program.steps = <Step*>PyMem_RawCalloc(self.n_steps + 1, sizeof(Step))
         if program.steps == NULL:
@@ -760,7 +782,7 @@ cdef class Planner:
         spec.n_code = <int>n
         spec.cells = cells
         spec.code = code
-        spec.first_temporary = rounded_up(self.arena_size, ALIGNMENT) // 8
+        spec.first_temporary = rounded_up(self.arena_size, 8) // 8
         step.kind = STEP_SCALARS
         step.scalars = fg_scalars_new(&spec)
         PyMem_RawFree(code)
@@ -1029,43 +1051,25 @@ def _by_stage(item):
     return item[:3]
 
 
-def _by_first(item):
-    return (item[0], -item[2])
+def _largest_first(item):
+    return (-item[2], item[0])
 
 
-cdef int give_back(list free, Py_ssize_t place, Py_ssize_t size) except -1:
-    """A stretch of the arena that is free again; joined with its neighbours."""
-    import bisect
-    cdef Py_ssize_t k = bisect.bisect_left(free, (place, 0))
-    if k < len(free) and free[k][0] == place + size:
-        size += free[k][1]
-        free.pop(k)
-    if k > 0 and free[k - 1][0] + free[k - 1][1] == place:
-        place = free[k - 1][0]
-        size += free[k - 1][1]
-        free.pop(k - 1)
-        k -= 1
-    free.insert(k, (place, size))
-    return 0
-
-
-cdef Py_ssize_t take(list free, Py_ssize_t size, Py_ssize_t align) except? -2:
-    """The smallest free stretch that fits; -1: none."""
-    cdef Py_ssize_t k, best = -1, place, have, start, best_have = 0
-    for k in range(len(free)):
-        place, have = free[k]
-        start = rounded_up(place, align)
-        if start + size <= place + have and (best < 0 or have < best_have):
-            best, best_have = k, have
-    if best < 0:
-        return -1
-    place, have = free.pop(best)
-    start = rounded_up(place, align)
-    if start > place:
-        give_back(free, place, start - place)
-    if start + size < place + have:
-        give_back(free, start + size, place + have - start - size)
-    return start
+cdef Py_ssize_t largest_live(const Life* lives, index_t n, index_t n_steps) except -1:
+    """The most bytes that are needed at one step."""
+    cdef Py_ssize_t* change = <Py_ssize_t*>PyMem_RawCalloc(<size_t>n_steps + 2, sizeof(Py_ssize_t))
+    cdef Py_ssize_t live = 0, most = 0
+    cdef index_t i
+    if change == NULL:
+        raise MemoryError("cannot plan a program")
+    for i in range(n):
+        change[lives[i].first] += lives[i].size
+        change[lives[i].last + 1] -= lives[i].size
+    for i in range(n_steps + 1):
+        live += change[i]
+        most = live if live > most else most
+    PyMem_RawFree(change)
+    return most
 
 
 cdef Array* constant_array(const Value* v) except NULL:

@@ -10,7 +10,7 @@
 #include "threads.h"
 
 #define SMALL 20000           /* multiplications that are not worth a plan: about a microsecond */
-#define THREADS_FROM 100000.0 /* nanoseconds of work from which a thread pays that takes 45 us to wake up */
+#define THREADS_FROM 40000.0  /* nanoseconds of work from which a thread pays that takes 45 us to wake up, or none after a loop */
 #define CHUNK_ROWS 256        /* rows of a chunk: so many use a packed panel while it is in L2 */
 #define CHUNK_COLUMNS 512
 #define NARROW 64             /* columns of the narrowest chunk: a multiple of every panel */
@@ -292,15 +292,14 @@ static void run_dots(fg_run *run, char *scratch, int threads) {
     share(run, pieces(plan->m, run->chunk_rows), dots_chunk, threads);
 }
 
-static void run_small(const fg_run *run) {
-    const fg_product *p = run->p;
+static void run_small(const fg_product *p, const void *a, const void *b, void *to) {
     if (p->n == 1 && p->a_column == 1 && p->b_row == 1)
-        fg_kernels->dots[p->type](p->m, p->k, 1, run->a, p->a_row, run->b, 1, run->to, p->to_row, 1, p->accumulate);
+        fg_kernels->dots[p->type](p->m, p->k, 1, a, p->a_row, b, 1, to, p->to_row, 1, p->accumulate);
     else if (p->m == 1 && p->a_column == 1 && p->b_row == 1)
-        fg_kernels->dots[p->type](p->n, p->k, 1, run->b, p->b_column, run->a, 1, run->to, 1, 1, p->accumulate);
+        fg_kernels->dots[p->type](p->n, p->k, 1, b, p->b_column, a, 1, to, 1, 1, p->accumulate);
     else
-        fg_kernels->multiply[p->type](p->m, p->k, p->n, run->a, p->a_row, p->a_column, run->b, p->b_row, p->b_column,
-                                      run->to, p->to_row, p->accumulate);
+        fg_kernels->multiply[p->type](p->m, p->k, p->n, a, p->a_row, p->a_column, b, p->b_row, p->b_column, to, p->to_row,
+                                      p->accumulate);
 }
 
 /* The empty sum. */
@@ -329,15 +328,16 @@ static void run_planned(fg_run *run, char *scratch) {
 
 void fg_product_run(const fg_product *p, const void *a, const void *b, const void *bias, void *pre, void *to,
                     void *scratch) {
-    fg_run run = {.p = p, .a = a, .b = b, .bias = bias, .pre = pre, .to = to};
     if (p->m <= 0 || p->n <= 0) return;
+    if (p->k > 0 && is_small(p)) {
+        run_small(p, a, b, to);
+        if (!bias && !p->activation && !pre) return; /* a step of a Program: no struct to fill */
+    }
+    fg_run run = {.p = p, .a = a, .b = b, .bias = bias, .pre = pre, .to = to};
     if (p->k > 0 && !is_small(p)) {
         run_planned(&run, scratch);
         return;
     }
-    if (p->k > 0)
-        run_small(&run);
-    else
-        run_nothing(&run);
+    if (p->k <= 0) run_nothing(&run);
     finish(&run, 0, p->m, 0, p->n);
 }
