@@ -62,6 +62,8 @@ def check(ours, theirs, ulps=0.0, whole=False):
             size = np.maximum(np.abs(x), np.abs(y))
             if whole:
                 size = np.broadcast_to(np.max(size, initial=0, where=np.isfinite(size)), x.shape)
+            elif ulps and x.ndim == 0:          # a sum, to so many ulps of what is added up
+                size = np.maximum(size, x.dtype.type(64))
             near = np.abs(x - y) <= ulps * np.spacing(size)
         right = (x == y) | near | (np.isnan(x) & np.isnan(y))
         assert right.all(), [(tuple(int(k) for k in i), float(x[tuple(i)]), float(y[tuple(i)])) for i in np.argwhere(~right)[:4]]
