@@ -30,6 +30,6 @@ from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian",
-           "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor", "tree_map",
-           "value_and_grad", "vjp", "vmap"]
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd",
+           "jacobian", "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor",
+           "tree_map", "value_and_grad", "vjp", "vmap"]

@@ -33,7 +33,7 @@ class Walk:
     Attributes
     ----------
     dicts, lists, cells, attributes : lists of (container, key, value)
-        A key of -1 of a list stands for its length; attributes are those of classes.
+        A key of -1 of a list stands for its length; attributes are slots.
     arrays : list of ndarray
     generators : list of numpy.random.Generator
     tensors : dict of id -> Tensor
@@ -153,20 +153,23 @@ class Walk:
     def classes(self, kind, instance=None):
         """What a class and its bases hold, methods included; of an instance its slots."""
         for base in kind.__mro__:
-            if _is_ours(base.__module__) or base.__module__ in sys.stdlib_module_names:
+            if base.__module__ == "builtins":
                 continue
             if instance is not None:
                 yield from self.slots(base, instance)
             if base in self.classes_seen:
                 continue
             self.classes_seen.add(base)
-            attributes, = gc.get_referents(vars(base)) or (None,)   # the dict itself, not a proxy of it
-            if not isinstance(attributes, dict):
-                continue
-            for name, item in attributes.items():
-                if isinstance(item, (types.MemberDescriptorType, types.GetSetDescriptorType)):
-                    continue
-                if name.startswith("__") and not isinstance(item, types.FunctionType):
+            ours = _is_ours(base.__module__) or base.__module__ in sys.stdlib_module_names
+            attributes = gc.get_referents(vars(base))[0]    # the dict itself, not a proxy of it
+            for name, item in list(attributes.items()):
+                if isinstance(item, types.FunctionType):
+                    wanted = not ours
+                elif ours:
+                    wanted = isinstance(item, (*_CONSTANTS, np.ndarray, Tensor, list, dict, tuple))
+                else:
+                    wanted = not isinstance(item, (types.MemberDescriptorType, types.GetSetDescriptorType))
+                if not wanted or (name.startswith("__") and not isinstance(item, types.FunctionType)):
                     continue
                 self.dicts.append((attributes, name, item))
                 if isinstance(item, (staticmethod, classmethod)):
@@ -179,9 +182,9 @@ class Walk:
 
     def slots(self, base, instance):
         for name, item in vars(base).items():
-            if isinstance(item, types.MemberDescriptorType):
-                value = _attribute(instance, name)
-                self.lists.append((_Looked(functools.partial(_attribute, instance)), name, value))
+            if "__slots__" in vars(base) and isinstance(item, types.MemberDescriptorType):
+                value = getattr(instance, name, None)
+                self.attributes.append((instance, name, value))
                 yield value
 
 
@@ -193,10 +196,6 @@ class _Looked:
 
     def __getitem__(self, key):
         return self.look(key)
-
-
-def _attribute(instance, name):
-    return getattr(instance, name, None)
 
 
 def _is_ours(module):
