@@ -5,6 +5,10 @@
  * The extent is cut into chunks whose size follows from the group alone, so the sums, which are put together chunk by
  * chunk in order, do not depend on the threads that share the chunks. */
 
+#if !defined(_WIN32)
+#define _DEFAULT_SOURCE /* sysconf under -std=c11 */
+#include <unistd.h>
+#endif
 #include <math.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -442,6 +446,17 @@ static size_t partial_bytes(const fg_group *g, const sum *s) {
 static size_t places_bytes(const fg_group *g) { return round_up((size_t)g->n_places * sizeof(char *), 64); }
 static size_t walks_bytes(const fg_group *g) { return round_up((size_t)g->n_walked * sizeof(fg_walk), 64); }
 
+/* Threads that a group's scratch is made for: as many as there are processors, or more if more were asked for. */
+static int most_threads(void) {
+    int n = fg_get_threads();
+#if defined(_SC_NPROCESSORS_ONLN)
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (processors > n) n = processors < MOST_THREADS ? (int)processors : MOST_THREADS;
+#endif
+    return n < MOST_THREADS ? n : MOST_THREADS;
+}
+
+
 /* Returns 0 when sizes overflow. */
 static int choose_sizes(fg_group *g) {
     g->lanes = choose_lanes(g);
@@ -456,7 +471,7 @@ static int choose_sizes(fg_group *g) {
         g->partial_bytes += bytes;
     }
     g->worth_threads = g->cost * (double)g->extent.size > WORTH_THREADS;
-    g->max_threads = fg_get_threads() < MOST_THREADS ? fg_get_threads() : MOST_THREADS;
+    g->max_threads = most_threads(); /* whatever the setting is now: it may change before the group runs */
     if (!g->worth_threads) g->max_threads = 1;
     if (g->max_threads > g->n_chunks) g->max_threads = g->n_chunks > 1 ? (int)g->n_chunks : 1;
     /* one slot more: the temporary of sums over rows */
