@@ -145,7 +145,7 @@ cdef object apply_rule_traced(Rule rule, list tensors, dict parameters):
     fg_mark = 0
     try:
         numbers = [to_ndarray((<Tensor>t).detach()) for t in operands]
-        value = rule.value(*numbers[:len(tensors)], **fill_holes(parameters_with_holes(call), numbers))
+        value = rule.value(*numbers[:len(tensors)], **fill_holes(call.keywords, numbers))
         result = from_ndarray(value)
         if result.array != NULL:
             result.array.foreign = 0
@@ -153,10 +153,6 @@ cdef object apply_rule_traced(Rule rule, list tensors, dict parameters):
         fg_mark = mark
     note_host(call, ids, result)
     return record_rule(rule, tensors, parameters, result)
-
-
-cdef object parameters_with_holes(object call):
-    return call.keywords
 
 
 cdef object record_rule(Rule rule, list tensors, dict parameters, Tensor result):

@@ -37,10 +37,6 @@ cdef struct Value:
 cdef mark_t traces_made = 0
 
 
-cdef inline bint is_pure(int op) noexcept:
-    return op != V_HOST and op != V_PICK
-
-
 @cython.final
 cdef class Trace:
     """A function's operations between its arguments and its results."""

@@ -11,7 +11,7 @@ import fastgrad.numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
 from fastgrad.transforms.batching import batched_call
-from fastgrad.transforms.vmap import vmap
+from fastgrad.transforms.vmap import output_tensor, vmap
 from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
 __all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile",
@@ -52,7 +52,7 @@ class _Call:
                     raise TypeError(f"{who}: has_aux=True, and the function returned no pair (value, aux)")
                 result, self.aux = result
             found, self.out_structure = tree_flatten(result)
-            engine.finish_linearization(self.line, [_output(who, leaf) for leaf in found])
+            engine.finish_linearization(self.line, [output_tensor(who, leaf) for leaf in found])
         # Whether answers must go on being differentiated by somebody around this call.
         self.connected = self.line.outside and recording and (engine.recording_outside() or self.any_tensor)
 
@@ -111,17 +111,6 @@ class _Call:
         flat = iter(flat)
         trees = [tree_unflatten(structure, flat) for structure in self.structures]
         return trees[0] if self.single else tuple(trees)
-
-
-def _output(who, leaf):
-    """What a function returned, as a Tensor."""
-    if isinstance(leaf, Tensor):
-        return leaf
-    try:
-        return fnp.asarray(leaf)
-    except TypeError:
-        raise TypeError(f"{who}: the function returned {type(leaf).__name__}, which is no array, Tensor, number or tree of "
-                        "these") from None
 
 
 def _plain(argnums):

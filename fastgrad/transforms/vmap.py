@@ -111,7 +111,7 @@ class _Batch:
         leaves = [examples[leaf.place] if type(leaf) is _Place else leaf for leaf in self.passed]
         arguments, keywords = tree_unflatten(self.structure, leaves)
         found, self.out_structure = tree_flatten(self.fun(*arguments, **keywords))
-        return [_output(leaf) for leaf in found]
+        return [output_tensor("vmap", leaf) for leaf in found]
 
     def answer(self, outputs, leads, out_axes):
         """The results with their batch axes in place, as the caller's kind of array."""
@@ -187,12 +187,12 @@ def _same_for_all(leaf):
     return leaf
 
 
-def _output(leaf):
+def output_tensor(who, leaf):
     """What a function returned, as a Tensor."""
     if isinstance(leaf, Tensor):
         return leaf
     try:
         return fnp.asarray(leaf)
     except TypeError:
-        raise TypeError(f"vmap: the function returned {type(leaf).__name__}, which is no array, Tensor, number or tree of "
+        raise TypeError(f"{who}: the function returned {type(leaf).__name__}, which is no array, Tensor, number or tree of "
                         "these") from None
