@@ -1370,8 +1370,8 @@ def test_the_engine_s_tests_pass_with_compiled_twins():
     files = [str(tests / f"test_{name}.py") for name in ("structured", "transforms", "tensor", "nn", "optim")]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *files, "-k", "not against and not pytorch", "-p", "no:cacheprovider", "--tb=short", "-rN"],
-        env={**os.environ, "FASTGRAD_COMPILED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tests.parent, capture_output=True,
-        text=True, timeout=600)
+        env={**os.environ, "FASTGRAD_COMPILED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tests, capture_output=True,
+        text=True, timeout=600)                 # cwd: python -m puts it first, and the checkout may not be what is installed
     assert run.returncode == 0, run.stdout[-4000:]
     compared = int(re.search(r"compiled twins: (\d+) compared", run.stdout).group(1))
     assert compared > 5000
