@@ -21,7 +21,8 @@ except ImportError as error:
         ) from error
     raise
 
-from fastgrad import nn, numpy, optim
+from fastgrad import nn, numpy, optim, learn
+from fastgrad.learn import mark, names
 from fastgrad.transforms import (
     ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
     vjp, vmap,

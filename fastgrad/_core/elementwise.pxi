@@ -263,6 +263,8 @@ cdef int record_elementwise(int op, Tensor result, Operand* o, int n) except -1:
             mask |= fg_needs[op][k]
     if not mask:
         return 0
+    if tape.watching:
+        mask |= (1 << n) - 1            # whoever looks wants to see all operands
     # What can fail comes first.
     tape_reserve(tape, 8)
     if n == 3:
@@ -369,7 +371,7 @@ cdef inline Tensor number1(int op, Tensor x):
         note_numbers(op, result, <PyObject*>x, 0, NULL, 0)
     if fg_is_bool[op]:
         return result
-    if a == 0 or x.tape != tape or tape.n + 2 > tape.capacity or not tape.recording or not fg_needs[op][0]:
+    if a == 0 or x.tape != tape or tape.n + 2 > tape.capacity or tape.recording != True or not fg_needs[op][0]:
         if not tracked(x) or not fg_needs[op][0] or not current_tape().recording:
             return result
         tape = current_tape()
@@ -385,6 +387,8 @@ cdef inline Tensor number1(int op, Tensor x):
     result.node = i
     if fg_mark:
         note_place(result, i)
+    if tape.watching:
+        watch(result, tape, i)
     return result
 
 
@@ -416,7 +420,7 @@ cdef inline object number2(int op, PyObject* x, double xv, PyObject* y, double y
             return number2_slowly(op, result, x, xv, y, yv)
     if not (a or b):
         return result
-    if not fg_needs[op][0] or not fg_needs[op][1] or tape.n + 4 > tape.capacity or not tape.recording:
+    if not fg_needs[op][0] or not fg_needs[op][1] or tape.n + 4 > tape.capacity or tape.recording != True:
         return number2_slowly(op, result, x, xv, y, yv)
     mask = (fg_needs[op][0] if a else 0) | (fg_needs[op][1] if b else 0)
     flags = PLAIN | (FLOWS_A if a else 0) | (FLOWS_B if b else 0)
@@ -449,6 +453,8 @@ cdef object number2_slowly(int op, Tensor result, PyObject* x, double xv, PyObje
     if fy:
         mask |= fg_needs[op][1]
         check_tape(<Tensor>y, tape)
+    if tape.watching:
+        mask = 3
     tape_reserve(tape, 4)
     if fx:
         a = node_of(<Tensor>x, tape)
@@ -470,6 +476,8 @@ cdef object number2_slowly(int op, Tensor result, PyObject* x, double xv, PyObje
     result.node = i
     if fg_mark:
         note_place(result, i)
+    if tape.watching:
+        watch(result, tape, i)
     return result
 
 

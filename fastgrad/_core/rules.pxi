@@ -172,7 +172,7 @@ cdef object record_rule(Rule rule, list tensors, dict parameters, Tensor result)
     if not any_tracked or not is_float(result):
         return result
     tape_reserve(tape, 2 * <size_t>n + 2)
-    if rule.saves_operands:
+    if rule.saves_operands or tape.watching:
         for t in tensors:
             if t.array != NULL and t.array.foreign:
                 # Nobody else may write what a recording reads.
@@ -195,7 +195,7 @@ cdef object record_rule(Rule rule, list tensors, dict parameters, Tensor result)
                 tape.nodes[id].shape = shape_keep(t.array.shape)
             if fg_mark:
                 open_trace().note_node(id, open_trace().of_tensor(t))
-        if rule.saves_operands and t.array != NULL and tape.nodes[id].value.array == NULL:
+        if (rule.saves_operands or tape.watching) and t.array != NULL and tape.nodes[id].value.array == NULL:
             tape.nodes[id].value.array = array_keep(t.array)
         extra.operands[k] = id
         tape.nodes[id].refcount += 1

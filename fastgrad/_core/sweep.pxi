@@ -225,6 +225,7 @@ cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
     cdef index_t low = s.low, first = s.first, a, b
     cdef bint restricted = s.restricted, want_a, want_b
     cdef unsigned short flags, keep = 0xFFFF if s.consumes else <unsigned short>~REACHED
+    cdef int plain = PLAIN if not s.tape.watching & WATCH_NUMBERS else -1       # watched: none is
     cdef double g, da = 0, db = 0
     while i >= low and i:
         node = nodes + i
@@ -232,7 +233,7 @@ cdef index_t run_numbers(Sweep* s, index_t i) noexcept:
         if not flags & REACHED:
             i -= 1
             continue
-        if flags & (PLAIN | SWEPT | STOPS | RETAINS) != PLAIN:
+        if flags & (PLAIN | SWEPT | STOPS | RETAINS) != plain:
             break
         a = node.a
         b = node.b
@@ -289,6 +290,8 @@ cdef int run_backward(Sweep* s) except -1:
             pull_elementwise(s, i)
         else:
             pull_structured(s, i)
+        if tape.watching & WATCH_NUMBERS:
+            watch_cotangents(s, i)
         node = tape.nodes + i
         if node.shape != NULL:
             array_drop(s.adjoints[i].array)
@@ -883,27 +886,41 @@ STRUCTURED_NAMES = ("leaf", "input", "constant", "alias", "astype", "sum", "mean
                     "scatter", "rule")
 
 
+cdef list node_operands(CTape* tape, index_t i):
+    """The operands of a node in their order; 0 for one that is no node because no derivative reads it."""
+    cdef Node* node = tape.nodes + i
+    cdef Py_ssize_t j
+    cdef list operands = []
+    if node.op == OP_RULE or node.op < FG_N_ELEMENTARY and fg_arity[node.op] == 3:
+        if node.op != OP_RULE:
+            operands += [node.a, node.b]
+        for j in range(node.extra.n_operands):
+            operands.append(node.extra.operands[j])
+    elif op_has_b(node.op):
+        operands += [node.a, node.b] if node.op >= FG_N_ELEMENTARY or fg_arity[node.op] == 2 else [node.a]
+    elif node.op != OP_LEAF and node.op != OP_INPUT and node.op != OP_CONSTANT:
+        operands.append(node.a)
+    return operands
+
+
+cdef object node_value(Node* node):
+    """The numbers of a node's value; None where they are gone."""
+    if node.shape == NULL:
+        return node.value.number
+    if node.value.array != NULL:
+        return view_ndarray(node.value.array, False)
+    if node.op != OP_FREE and node.tensor != NULL:
+        return to_ndarray((<Tensor>node.tensor).detach())
+    return None
+
+
 cdef object node_record(CTape* tape, index_t i, index_t first):
     """A node for somebody who looks at a tape."""
     cdef Node* node = tape.nodes + i
-    cdef Py_ssize_t j
-    operands = [node.a] if node.a else []
-    if op_has_b(node.op) and node.b:
-        operands.append(node.b)
-    if node.extra != NULL:
-        for j in range(node.extra.n_operands):
-            if node.extra.operands[j]:
-                operands.append(node.extra.operands[j])
-    shape = () if node.shape == NULL else shape_tuple(node.shape)
-    value = None
-    if node.shape == NULL:
-        value = node.value.number
-    elif node.op != OP_FREE and node.tensor != NULL:
-        value = to_ndarray((<Tensor>node.tensor).detach())
-    elif node.value.array != NULL:
-        value = view_ndarray(node.value.array, False)
-    return NodeRecord(op_name(node), tuple([<long long>o - <long long>first for o in operands]), shape,
-                      cnp.PyArray_DescrFromType(node.dtype), value)
+    note = None if node.extra == NULL or node.extra.note == NULL else <object>node.extra.note
+    return NodeRecord(op_name(node), tuple([<long long>o - <long long>first for o in node_operands(tape, i) if o]),
+                      () if node.shape == NULL else shape_tuple(node.shape), cnp.PyArray_DescrFromType(node.dtype),
+                      node_value(node), note)
 
 
 class NodeRecord:
@@ -919,11 +936,13 @@ class NodeRecord:
         Of the value.
     value : float, ndarray or None
         None where the numbers are gone because no derivative reads them.
+    note : Note or None
+        Its ``name`` and ``place``, where somebody asked for them (``fg.mark``, ``fg.Tape(lines=True)``).
     """
-    __slots__ = ("op", "operands", "shape", "dtype", "value")
+    __slots__ = ("op", "operands", "shape", "dtype", "value", "note")
 
-    def __init__(self, op, operands, shape, dtype, value):
-        self.op, self.operands, self.shape, self.dtype, self.value = op, operands, shape, dtype, value
+    def __init__(self, op, operands, shape, dtype, value, note=None):
+        self.op, self.operands, self.shape, self.dtype, self.value, self.note = op, operands, shape, dtype, value, note
 
     def __repr__(self):
         return f"{self.op}{self.operands} -> {self.dtype}{list(self.shape)}"
@@ -1153,7 +1172,7 @@ cdef int backward_recorded(Tensor out, Tensor g, bint recording_on, bint consume
     sweep_clear(&s, tape)
     s.consumes = consumes
     tape.sweeps += 1
-    tape.recording = recording_on
+    tape.recording = recording_on and recording_of(tape)
     try:
         found = recorded_sweep(&s, [(out.node, g)])
         fresh = {}
@@ -1209,6 +1228,8 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             name = op_name(tape.nodes + i)
             node = tape.nodes + <index_t>id
             check_answer(c, SCALAR_SHAPE if node.shape == NULL else node.shape, name, "vjp")
+            if tape.watching & WATCH_NUMBERS:
+                watch_cotangent(tape, i, id, c)
             add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
             low = id if id < low else low
         if s.consumes:

@@ -71,6 +71,7 @@ cdef struct Extra:                  # what does not fit a node
     Py_ssize_t* numbers
     PyObject* rule                  # of OP_RULE
     PyObject* parameters
+    PyObject* note                  # a Note (notes.pxi)
 
 cdef union Adjoint:
     double number
@@ -81,7 +82,8 @@ cdef struct CTape:
     index_t n                       # one past the last node; node 0 stands for "not on the tape"
     index_t capacity
     index_t live
-    int recording                   # False inside no_grad
+    int recording                   # False inside no_grad; more than True where nodes are watched (notes.pxi)
+    int watching                    # for what: WATCH_...
     int sweeps                      # under way: nodes must keep their places
     int pins                        # open views
     int depth                       # of nested transforms
@@ -270,6 +272,7 @@ cdef Extra* extra_new(Py_ssize_t n_operands, Py_ssize_t n_numbers) except NULL:
     extra.operands = <index_t*>(<char*>extra.numbers + <size_t>n_numbers * sizeof(Py_ssize_t))
     extra.rule = NULL
     extra.parameters = NULL
+    extra.note = NULL
     return extra
 
 
@@ -329,6 +332,7 @@ cdef void node_drop(CTape* tape, index_t i) noexcept:
                     dead = count_down(tape, extra.operands[j], dead)
             Py_XDECREF(extra.rule)
             Py_XDECREF(extra.parameters)
+            Py_XDECREF(extra.note)
             PyMem_RawFree(extra)
     tape_trim(tape)
 
@@ -433,9 +437,15 @@ cdef class TapeView(Holder):
 
     Records nothing by itself: it keeps what the block records, so that it can be looked at.  A block's nodes stay
     until the view goes, and sweeping them leaves them in place.  A sequence of nodes with ``op``, ``operands``,
-    ``shape``, ``dtype`` and ``value``.
+    ``shape``, ``dtype``, ``value`` and ``note``.
 
     Not for use by several threads at once.
+
+    Parameters
+    ----------
+    lines : bool
+        Whether each node keeps its value, all of its operands and, as ``note.place``, the line of code that recorded it;
+        ``fg.explain`` and ``fg.draw`` tell them.  Costs some microseconds a node.
 
     Examples
     --------
@@ -447,6 +457,10 @@ cdef class TapeView(Holder):
     ['leaf', 'multiply', 'add']
     """
     # nodes[0] holds the place before the first node of the block, nodes[1] is one past the last, 0 while open
+    cdef Watch watch
+
+    def __init__(self, bint lines=False):
+        self.watch = Watch() if lines else None
 
     def __enter__(self):
         cdef CTape* tape = current_tape()
@@ -456,9 +470,13 @@ cdef class TapeView(Holder):
         self.hold(tape, 2)
         self.nodes[0] = node_new(tape, OP_CONSTANT, 0, 0)   # so that the list cannot shrink below the block
         tape.pins += 1
+        if self.watch is not None:
+            self.watch.__enter__()
         return self
 
     def __exit__(self, *exception):
+        if self.watch is not None:
+            self.watch.__exit__()
         self.tape.pins -= 1
         self.nodes[1] = self.tape.n
         return False

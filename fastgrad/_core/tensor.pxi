@@ -837,7 +837,7 @@ cdef void forget_leaf(Tensor t) noexcept:
     t.tape = NULL
 
 
-cdef inline void put_on_tape(Tensor t, CTape* tape, index_t i) noexcept:
+cdef inline int put_on_tape(Tensor t, CTape* tape, index_t i) except -1:
     """Makes t the Tensor of node i, which counts it already."""
     cdef Node* node = tape.nodes + i
     node.tensor = <PyObject*>t
@@ -850,6 +850,9 @@ cdef inline void put_on_tape(Tensor t, CTape* tape, index_t i) noexcept:
     t.node = i
     if fg_mark:
         note_place(t, i)
+    if tape.watching:
+        watch(t, tape, i)
+    return 0
 
 
 cdef Tensor tensor_of_node(CTape* tape, index_t i):

@@ -248,7 +248,7 @@ cdef class Linearization(Holder):
         s.restricted = True
         s.first = self.first
         tape.sweeps += 1
-        tape.recording = recorded
+        tape.recording = recorded and recording_of(tape)
         before = self.detach_saved(recorded)
         try:
             seeds = []
@@ -295,7 +295,7 @@ cdef class Linearization(Holder):
             i = self.output(k)
             last = i if i > last else last
         tape.sweeps += 1
-        tape.recording = recorded
+        tape.recording = recorded and recording_of(tape)
         before = self.detach_saved(recorded)
         try:
             for i in range(self.first, last + 1):
@@ -320,7 +320,7 @@ cdef class Recorder:
     def __enter__(self):
         self.tape = current_tape()
         self.recording = self.tape.recording
-        self.tape.recording = True
+        self.tape.recording = recording_of(self.tape)
         self.tape.depth += 1
         return self
 
@@ -425,7 +425,7 @@ cdef class ValueAndGrad:
             given.append(x)
         line = Linearization.__new__(Linearization)
         passed = list(arguments)
-        tape.recording = True
+        tape.recording = recording_of(tape)
         tape.depth += 1
         try:
             line.set_inputs(tape, given, self.__name__, places)
@@ -523,7 +523,7 @@ cdef class Recording:
     def __enter__(self):
         cdef CTape* tape = current_tape()
         self.before.append(tape.recording)
-        tape.recording = self.value
+        tape.recording = self.value and recording_of(tape)
         return self
 
     def __exit__(self, *exception):

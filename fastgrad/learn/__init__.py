@@ -1,0 +1,6 @@
+"""fastgrad shows its work: explanations, pictures, and a check of gradients derived by hand."""
+
+from fastgrad.learn.graph import Contribution, Graph, Step
+from fastgrad.learn.places import Place, mark, names
+
+__all__ = ["Contribution", "Graph", "Place", "Step", "mark", "names"]
