@@ -1429,3 +1429,63 @@ def test_a_gradient_is_clipped_by_its_norm():
         x = fg.tensor(x)
         near(lowered((compiled(x), w.grad)), lowered((f(x), v.grad)), 1.0)
     assert compiled.recordings <= 3
+
+
+# ----------------------------------------------------------------------------------- what follows a product, in its step
+
+
+def steps_of(program):
+    return [(fact["step"], names) for fact, names in zip(engine.program_facts(program)["steps"], engine.step_names(program))]
+
+
+EPILOGUES = {
+    "bias": lambda x, w, b: x @ w + b,
+    "bias first": lambda x, w, b: b + x @ w,
+    "activated": lambda x, w, b: fnp.tanh(x @ w + b),
+    "activated, and the sum too": lambda x, w, b: (fnp.relu(x @ w + b), x @ w + b),
+    "two activations": lambda x, w, b: (fnp.tanh(x @ w + b), fnp.exp(x @ w + b)),
+    "activated for a product": lambda x, w, b: fnp.sigmoid(x @ w + b) @ w.T,
+    "the sum in views": lambda x, w, b: (lambda z: (z[..., :1] * 2, z[..., ::-1] + 1))(x @ w + b),
+    "a gradient": fg.grad(lambda x, w, b: np.sum(fnp.gelu(x @ w + b) @ w.T), argnums=(0, 1, 2)),
+    "the product as well": lambda x, w, b: (x @ w, fnp.tanh(x @ w + b)),
+    "a bias of one row": lambda x, w, b: np.exp(x @ w + b[None]),
+    "a bias in a view": lambda x, w, b: x @ w + fnp.concatenate([b, b])[::2][-1:-1 - b.shape[0]:-1] + 0 * b,
+    "a constant": lambda x, w, b: fnp.tanh(x @ w + np.ones(w.shape[1], w.dtype)),
+    "with itself": lambda x, w, b: (lambda z: fnp.tanh(z + z))(x @ w),
+}
+
+
+@pytest.mark.parametrize("name", list(EPILOGUES))
+@pytest.mark.parametrize("shape", [(1, 4, 8), (16, 4, 8), (5, 3, 1), (700, 33, 9), (40, 64, 64), (90, 300, 2), (0, 3, 2), (2, 0, 3), (2, 3, 0)])
+@each_dtype
+def test_a_bias_and_an_activation_are_done_by_the_step_of_the_product(name, shape, dtype):
+    m, k, n = shape
+    rng = np.random.default_rng(7)
+    data = [tuple((rng.integers(-3, 4, s) / 8).astype(dtype) for s in ((m, k), (k, n), (n,))) for _ in range(2)]   # exact products
+    same(EPILOGUES[name], *data, ulps=64 if name == "a gradient" else 4, whole=True)      # of a gradient, sums of many rows
+
+
+@each_dtype
+def test_epilogues_of_stacks_and_vectors(dtype):
+    rng = np.random.default_rng(8)
+
+    def some(*shapes):
+        return [tuple(rng.normal(size=s).astype(dtype) for s in shapes) for _ in range(2)]
+
+    f = EPILOGUES["activated, and the sum too"]
+    same(f, *some((3, 5, 4), (3, 4, 6), (6,)), ulps=4, whole=True)
+    same(f, *some((2, 1, 5, 4), (3, 4, 6), (1, 1, 6)), ulps=4, whole=True)
+    same(f, *some((4,), (4, 6), (6,)), ulps=4, whole=True)
+    same(f, *some((5, 4), (4,), (5,)), ulps=4, whole=True)          # a column: nothing to add to rows
+    same(f, *some((5, 4), (4, 5), (5, 1)), ulps=4, whole=True)
+    same(f, *some((5, 4), (4, 6), (2, 5, 6)), ulps=4, whole=True)
+
+
+def test_which_products_have_an_epilogue():
+    x, w, b = np.ones((20, 5)), np.ones((5, 5)), np.ones(5)
+    names = [("product", ["matmul", "add", "tanh"])]
+    assert steps_of(fg.compile(lambda x, w, b: fnp.tanh(x @ w + b)).program(x, w, b)) == names
+    assert steps_of(fg.compile(lambda x, w, b: fnp.tanh(x @ w + b) @ w).program(x, w, b)) == names + [("product", ["matmul"])]
+    program = fg.compile(lambda x, w, b: np.sum((x @ w + b - x) ** 2)).program(x, w, b)     # in the group at no cost
+    assert [kind for kind, _ in steps_of(program)] == ["product", "group"] and steps_of(program)[0][1] == ["matmul"]
+    assert "matmul, add, tanh" in fg.compile(lambda x, w, b: fnp.tanh(x @ w + b)).program(x, w, b).explain()

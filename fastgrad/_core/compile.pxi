@@ -244,7 +244,7 @@ cdef bytes steps_of_values(Planner planner):
     cdef bytearray steps = bytearray(<Py_ssize_t>planner.n * <Py_ssize_t>sizeof(index_t))
     cdef index_t* step = <index_t*><char*>steps
     for i in range(planner.n):
-        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR else <index_t>-1
+        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR or planner.sites[i].maker else <index_t>-1
     return bytes(steps)
 
 

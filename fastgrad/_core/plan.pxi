@@ -63,10 +63,14 @@ cdef struct Site:
     Py_ssize_t* from_strides
     int base                    # where it lies, of what is no view
     Py_ssize_t place
-    index_t* operands           # of an assembly: what is added up, instead of the value's own operands
-    index_t n_operands
+    index_t* operands           # of an assembly what is added up, of a product with its bias all three: instead of the
+    index_t n_operands          # value's own operands
     bint assembles              # a scatter, or a sum with one in it
     bint dense                  # and there is a whole array among what it adds up, the first operand
+    bint laid                   # somebody reads it who cannot be in a group with it
+    index_t product             # of a bias that is added by the step of a product: that product
+    index_t activated           # and the activation that the step does, too
+    index_t maker               # a value whose step makes this one, too
     int number                  # in the group that is being written
     index_t stamp
 
@@ -156,6 +160,7 @@ cdef class Planner:
             raise MemoryError("cannot plan a program")
         self.find_needed()
         self.find_assemblies()
+        self.find_epilogues()
         self.lay_out()
         self.arrange()
         self.place_all()
@@ -267,6 +272,59 @@ cdef class Planner:
             s.operands[s.n_operands + k] = i
         return 0
 
+    # -- epilogues: a bias and an activation after a product, done by its step while the numbers are in the cache
+
+    cdef int find_epilogues(self) except -1:
+        """Where the value lies in memory anyway: else it goes by in a group at no cost."""
+        cdef index_t i, k, n
+        cdef index_t few[5]
+        cdef index_t* operands
+        cdef Value* v
+        cdef Value* x
+        for i in self.roots:
+            self.sites[i].laid = True
+        for i in range(1, self.n):
+            v = self.values + i
+            if self.sites[i].kind != SITE_NONE and v.op != OP_SUM and not is_elementwise(v.op):
+                n = self.operands_of(i, &operands, few)
+                for k in range(n):
+                    self.sites[operands[k]].laid = True
+        for i in range(1, self.n):
+            v = self.values + i
+            x = self.values + v.o[0]
+            if self.sites[i].laid and self.sites[i].kind != SITE_NONE and v.op < FG_N_ELEMENTARY and fg_arity[v.op] == 1 \
+                    and not fg_is_bool[v.op] and x.op == FG_ADD and x.dtype == v.dtype and not self.sites[v.o[0]].activated:
+                self.sites[v.o[0]].activated = i
+        for i in range(1, self.n):
+            v = self.values + i
+            if v.op != FG_ADD or self.sites[i].kind == SITE_NONE:
+                continue
+            if not (self.sites[i].laid or self.sites[i].activated) or not (self.add_bias(i, v.o[0], v.o[1]) or self.add_bias(i, v.o[1], v.o[0])):
+                self.sites[i].activated = 0
+            elif self.sites[i].activated:
+                self.sites[self.sites[i].activated].maker = i
+        return 0
+
+    cdef bint add_bias(self, index_t i, index_t product, index_t bias) except -1:
+        """Makes the sum i of a product and a bias one step with the product, if that can be."""
+        cdef Site* s = self.sites + i
+        cdef Value* p = self.values + product
+        cdef Shape* shape = p.shape
+        cdef Shape* row = self.values[bias].shape
+        if p.op != OP_MATMUL or p.uses != 1 or s.operands != NULL or s.assembles or not same_shape(shape, self.values[i].shape) \
+                or p.dtype != self.values[i].dtype or self.values[bias].dtype != p.dtype or self.values[p.o[1]].shape.ndim < 2 \
+                or row.ndim == 0 or row.dims[row.ndim - 1] != shape.dims[shape.ndim - 1] or row.size != row.dims[row.ndim - 1]:
+            return False
+        s.operands = <index_t*>PyMem_RawMalloc(3 * sizeof(index_t))
+        if s.operands == NULL:
+            raise MemoryError("cannot plan a program")
+        s.operands[0], s.operands[1], s.operands[2] = p.o[0], p.o[1], bias
+        s.n_operands = 3
+        s.product = product
+        self.sites[product].kind = SITE_NONE
+        self.sites[product].maker = i
+        return True
+
     # -- layouts
 
     cdef bint contiguous(self, index_t i) noexcept:
@@ -334,9 +392,12 @@ cdef class Planner:
                 s.kind = SITE_NUMBER if v.array == NULL else SITE_CONSTANT
             elif op == V_ARGUMENT or op == V_SLOT or op == V_ARRAY:
                 s.kind = SITE_INPUT
+            elif s.maker or op == V_PICK:
+                s.kind = SITE_KERNEL
+                s.maker = s.maker if s.maker else a
             elif s.operands != NULL:
                 s.kind = SITE_KERNEL
-                for k in range(<int>s.n_operands):
+                for k in range(2 if s.product else 0, <int>s.n_operands):
                     if not self.contiguous(s.operands[k]):
                         self.make_contiguous(s.operands[k])
             elif is_elementwise(op):
@@ -435,6 +496,9 @@ cdef class Planner:
             s = self.sites + i
             if s.kind < SITE_SCALAR:
                 continue
+            if s.maker:
+                s.stage = self.sites[s.maker].stage
+                continue
             stage = 0
             shape = self.values[i].shape if s.kind != SITE_SUM else self.values[self.values[i].o[0]].shape
             n = self.operands_of(i, &operands, few)
@@ -454,9 +518,6 @@ cdef class Planner:
                 key = stage
             elif s.kind == SITE_LANE or s.kind == SITE_SUM:
                 key = (stage, shape_tuple(shape))
-            elif self.values[i].op == V_PICK:       # made by its host call
-                s.stage = self.sites[self.values[i].o[0]].stage
-                continue
             else:
                 self.order.append((stage, s.rank, i, i))
                 continue
@@ -498,12 +559,12 @@ cdef class Planner:
                 self.sites[i].step = step
             step += 1
         for i in range(1, self.n):
-            if self.sites[i].kind >= SITE_SCALAR and self.values[i].op == V_PICK:
-                self.sites[i].step = self.sites[self.values[i].o[0]].step
+            if self.sites[i].maker:
+                self.sites[i].step = self.sites[self.sites[i].maker].step
         for i in range(1, self.n):
             if self.sites[i].kind < SITE_SCALAR:
                 continue
-            n = self.operands_of(i, &operands, few)
+            n = 0 if self.sites[i].maker else self.operands_of(i, &operands, few)
             for k in range(n):
                 p = operands[k]
                 r = self.sites[p].root
@@ -517,7 +578,7 @@ cdef class Planner:
                 if self.sites[r].step != self.sites[i].step or self.sites[i].kind == SITE_KERNEL or self.sites[r].kind < SITE_SCALAR \
                         or self.sites[p].kind == SITE_VIEW:
                     self.read(p, self.sites[i].step)
-            if self.sites[i].kind == SITE_KERNEL or self.sites[i].kind == SITE_SUM:
+            if (self.sites[i].kind == SITE_KERNEL or self.sites[i].kind == SITE_SUM) and not self.sites[i].activated:
                 self.sites[i].memory = True
                 if self.sites[i].last < self.sites[i].step:
                     self.sites[i].last = self.sites[i].step
@@ -816,9 +877,9 @@ cdef class Planner:
             if v.o[k]:
                 self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
         step.bytes = v.shape.size * item_size(v.dtype) + (x.shape.size * item_size(x.dtype) if v.o[0] else 0)
-        if self.sites[i].operands != NULL:
+        if self.sites[i].assembles:
             return self.write_assembly(step, i)
-        if op == OP_MATMUL:
+        if op == OP_MATMUL or self.sites[i].product:
             return self.write_product(step, i)
         if op == V_HOST:
             step.kind = STEP_HOST
@@ -1007,14 +1068,29 @@ cdef class Planner:
         return 0
 
     cdef int write_product(self, Step* step, index_t i) except -1:
-        """A matrix product, or a stack of them: numbers are, for each axis of the stack, its length and two strides."""
-        cdef Value* v = self.values + i
+        """A matrix product, or a stack of them: numbers are, for each axis of the stack, its length and two strides.
+
+        With a bias (place 3) and an activation, what is activated is kept (place 4, size 1) if somebody reads it.
+        """
+        cdef Site* s = self.sites + i
+        cdef Value* v = self.values + (s.product if s.product else i)
         cdef Value* x = self.values + v.o[0]
         cdef Value* y = self.values + v.o[1]
         cdef Py_ssize_t xs[FG_MAX_NDIM]
         cdef Py_ssize_t ys[FG_MAX_NDIM]
         cdef Py_ssize_t d, item = item_size(v.dtype), xn = x.shape.ndim, yn = y.shape.ndim, stack, k
         cdef fg_product* p = &step.product
+        for k in range(2):
+            self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
+        step.bytes = <double>item * (<double>x.shape.size + <double>y.shape.size + <double>v.shape.size)
+        if s.product:
+            p.bias = True
+            self.locate(s.operands[2], &step.base[3], &step.place[3])
+        if s.activated:
+            p.activation = self.values[s.activated].op
+            self.locate(s.activated, &step.base[0], &step.place[0])
+            step.size[1] = s.memory
+            self.locate(i, &step.base[4], &step.place[4])
         self.strides_in_elements(v.o[0], xs)
         self.strides_in_elements(v.o[1], ys)
         step.kind = STEP_PRODUCT

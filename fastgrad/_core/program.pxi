@@ -842,10 +842,13 @@ cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
 cdef int run_products(const Step* step, Workspace* w, fg_interrupt interrupt) noexcept nogil:
     cdef const char* a = w.bases[step.base[1]] + step.place[1]
     cdef const char* b = w.bases[step.base[2]] + step.place[2]
+    cdef const char* bias = w.bases[step.base[3]] + step.place[3] if step.product.bias else NULL
+    cdef char* pre = w.bases[step.base[4]] + step.place[4] if step.size[1] else NULL
     cdef char* to = w.bases[step.base[0]] + step.place[0]
-    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4, done = 0
+    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4, done = 0, one
     if step.n_numbers == 0:
-        return run_product(&step.product, a, b, to, w.scratch, interrupt, &done)
+        return run_product(&step.product, a, b, bias, pre, to, w.scratch, interrupt, &done)
+    one = step.product.m * step.product.n * item
     for i in range(step.size[0]):
         rest = i
         x = y = 0
@@ -855,27 +858,28 @@ cdef int run_products(const Step* step, Workspace* w, fg_interrupt interrupt) no
             x += (rest % step.numbers[d]) * step.numbers[d + 1]
             y += (rest % step.numbers[d]) * step.numbers[d + 2]
             rest //= step.numbers[d]
-        if run_product(&step.product, a + x, b + y, to + i * step.product.m * step.product.n * item, w.scratch, interrupt,
-                       &done) != RUN_DONE:
+        if run_product(&step.product, a + x, b + y, bias, pre + i * one if pre != NULL else NULL, to + i * one, w.scratch,
+                       interrupt, &done) != RUN_DONE:
             return RUN_STOPPED
     return RUN_DONE
 
 
-cdef int run_product(const fg_product* p, const char* a, const char* b, char* to, char* scratch, fg_interrupt interrupt,
-                     Py_ssize_t* done) noexcept nogil:
+cdef int run_product(const fg_product* p, const char* a, const char* b, const char* bias, char* pre, char* to, char* scratch,
+                     fg_interrupt interrupt, Py_ssize_t* done) noexcept nogil:
     """One product, a long one some rows at a time: as many for each shape, so that the bits are always the same."""
     cdef fg_product part
-    cdef Py_ssize_t many, at = 0, item = 8 if p.type == FG_F64 else 4
+    cdef Py_ssize_t many, at = 0, item = 8 if p.type == FG_F64 else 4, rows
     cdef double row = <double>p.k * p.n
     many = (<Py_ssize_t>(PRODUCT_PIECE / row) + 255) // 256 * 256 if row > 0 else p.m
     part = p[0]
     part.m = many
     if many < 256 or p.m < 2 * many or fg_product_scratch(&part) > fg_product_scratch(p):
-        fg_product_run(p, a, b, NULL, NULL, to, scratch)
+        fg_product_run(p, a, b, bias, pre, to, scratch)
         return RUN_STOPPED if asked_to_stop(interrupt, done, <Py_ssize_t>(row * p.m), <Py_ssize_t>PRODUCT_PIECE) else RUN_DONE
     while at < p.m:
         part.m = many if p.m - at >= 2 * many else p.m - at
-        fg_product_run(&part, a + at * p.a_row * item, b, NULL, NULL, to + at * p.to_row * item, scratch)
+        rows = at * p.to_row * item
+        fg_product_run(&part, a + at * p.a_row * item, b, bias, pre + rows if pre != NULL else NULL, to + rows, scratch)
         at += part.m
         if interrupt != NULL and interrupt(NULL) != 0:
             return RUN_STOPPED

@@ -132,17 +132,23 @@ static void activate(int type, int op, ptrdiff_t n, const char *x, char *to) {
 }
 
 /* Bias, copy before the activation, and activation of a rectangle of the result; short rows that lie end to end are
- * activated some at a time. */
+ * finished some at a time, with as many copies of the bias. */
 static void finish(const fg_run *run, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t column, ptrdiff_t columns) {
     const fg_product *p = run->p;
     if (!p->bias && !p->activation && !run->pre) return;
     ptrdiff_t item = item_size(p->type), step = p->to_row * item;
     ptrdiff_t at_once = columns == p->to_row && columns < FG_BLOCK ? FG_BLOCK / columns : 1;
+    _Alignas(64) char copies[FG_BLOCK * sizeof(double)];
+    const char *bias = run->bias + column * item;
+    if (at_once > rows) at_once = rows;
+    if (p->bias && at_once > 1) {
+        for (ptrdiff_t r = 0; r < at_once; r++) memcpy(copies + r * columns * item, bias, columns * item);
+        bias = copies;
+    }
     for (ptrdiff_t i = 0; i < rows; i += at_once) {
         ptrdiff_t some = smaller(at_once, rows - i), at = (row + i) * step + column * item;
         char *to = run->to + at;
-        for (ptrdiff_t r = 0; p->bias && r < some; r++)
-            fg_kernels->add[p->type](columns, run->bias + column * item, to + r * step);
+        if (p->bias) fg_kernels->add[p->type](some * columns, bias, to);
         if (run->pre) memcpy(run->pre + at, to, some * columns * item);
         if (p->activation) activate(p->type, p->activation, some * columns, run->pre ? run->pre + at : to, to);
     }
