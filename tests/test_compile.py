@@ -1489,3 +1489,53 @@ def test_which_products_have_an_epilogue():
     program = fg.compile(lambda x, w, b: np.sum((x @ w + b - x) ** 2)).program(x, w, b)     # in the group at no cost
     assert [kind for kind, _ in steps_of(program)] == ["product", "group"] and steps_of(program)[0][1] == ["matmul"]
     assert "matmul, add, tanh" in fg.compile(lambda x, w, b: fnp.tanh(x @ w + b)).program(x, w, b).explain()
+
+
+# ----------------------------------------------------------------------------------------------------- columns times rows
+
+
+OUTER = {
+    "column, row": ((7, 1), (1, 5)),
+    "row, column": ((1, 5), (7, 1)),
+    "row of one axis": ((7, 1), (5,)),
+    "stacks": ((3, 40, 1), (3, 1, 33)),
+    "stacks that broadcast": ((2, 1, 9, 1), (3, 1, 4)),
+    "one row for all": ((20, 6, 1), (1, 1, 17)),
+    "large": ((400, 1), (1, 300)),
+    "few rows": ((2, 1), (1, 30001)),
+    "few columns": ((30001, 1), (1, 2)),
+    "nothing": ((0, 5, 1), (0, 1, 5)),
+}
+
+
+@pytest.mark.parametrize("name", list(OUTER))
+@each_dtype
+def test_columns_times_rows_to_the_bit(name, dtype):
+    rng = np.random.default_rng(3)
+    special = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, np.finfo(dtype).smallest_subnormal, -np.finfo(dtype).max], dtype)
+    calls = [tuple(np.where(rng.random(s) < 0.3, rng.choice(special, s), rng.normal(size=s).astype(dtype)) for s in OUTER[name])
+             for _ in range(2)]
+    compiled = fg.compile(lambda x, y: x * y)
+    with np.errstate(all="ignore"):
+        for x, y in calls * 2:
+            found, expected = compiled(x, y), x * y
+            assert found.dtype == dtype and np.array_equal(found, expected, equal_nan=True)
+            assert np.array_equal(np.signbit(found) | np.isnan(found), np.signbit(expected) | np.isnan(expected))
+    if 0 not in OUTER[name][0]:
+        assert [kind for kind, _ in steps_of(compiled.program(*calls[0]))] == ["product"]
+
+
+def test_columns_times_rows_in_views_and_groups():
+    x, y = np.random.default_rng(4).normal(size=(2, 6, 6))
+    same(lambda x, y: x[:, ::2][..., None] * y[1:, None, 3:0:-1][[0]], (x, y), (y, x))
+    same(lambda x, y: (x.T[:, :1] * y[2], x.T[:1] * y[:, 2:3]), (x, y), (y, x))
+    program = fg.compile(lambda x, y: x[:, :1] * y[:1] + 1).program(x, y)
+    assert [kind for kind, _ in steps_of(program)] == ["group"]
+
+
+def test_gradients_of_each_example_are_products():
+    rng = np.random.default_rng(5)
+    x, w, v = rng.normal(size=(9, 4)), rng.normal(size=(4, 6)), rng.normal(size=(6, 3))
+    f = fg.vmap(fg.grad(lambda w, v, x: np.sum(fnp.tanh(x @ w) @ v), argnums=(0, 1)), in_axes=(None, None, 0))
+    same(f, (w, v, x), (w * 2, v - 1, x), ulps=4, whole=True)
+    assert ("product", ["multiply"]) in steps_of(fg.compile(f).program(w, v, x))

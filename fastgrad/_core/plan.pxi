@@ -68,6 +68,8 @@ cdef struct Site:
     bint assembles              # a scatter, or a sum with one in it
     bint dense                  # and there is a whole array among what it adds up, the first operand
     bint laid                   # somebody reads it who cannot be in a group with it
+    bint grouped                # somebody reads it who can
+    bint outer                  # rows times columns, by the step of a product
     index_t product             # of a bias that is added by the step of a product: that product
     index_t activated           # and the activation that the step does, too
     index_t maker               # a value whose step makes this one, too
@@ -160,7 +162,9 @@ cdef class Planner:
             raise MemoryError("cannot plan a program")
         self.find_needed()
         self.find_assemblies()
+        self.find_readers()
         self.find_epilogues()
+        self.find_outer()
         self.lay_out()
         self.arrange()
         self.place_all()
@@ -272,23 +276,31 @@ cdef class Planner:
             s.operands[s.n_operands + k] = i
         return 0
 
+    cdef int find_readers(self) except -1:
+        """Whether those who read a value can be in a group with it."""
+        cdef index_t i, k, n
+        cdef index_t few[5]
+        cdef index_t* operands
+        for i in self.roots:
+            self.sites[i].laid = True
+        for i in range(1, self.n):
+            if self.sites[i].kind == SITE_NONE:
+                continue
+            n = self.operands_of(i, &operands, few)
+            for k in range(n):
+                if self.values[i].op == OP_SUM or (is_elementwise(self.values[i].op) and not self.sites[i].assembles):
+                    self.sites[operands[k]].grouped = True
+                else:
+                    self.sites[operands[k]].laid = True
+        return 0
+
     # -- epilogues: a bias and an activation after a product, done by its step while the numbers are in the cache
 
     cdef int find_epilogues(self) except -1:
         """Where the value lies in memory anyway: else it goes by in a group at no cost."""
-        cdef index_t i, k, n
-        cdef index_t few[5]
-        cdef index_t* operands
+        cdef index_t i
         cdef Value* v
         cdef Value* x
-        for i in self.roots:
-            self.sites[i].laid = True
-        for i in range(1, self.n):
-            v = self.values + i
-            if self.sites[i].kind != SITE_NONE and v.op != OP_SUM and not is_elementwise(v.op):
-                n = self.operands_of(i, &operands, few)
-                for k in range(n):
-                    self.sites[operands[k]].laid = True
         for i in range(1, self.n):
             v = self.values + i
             x = self.values + v.o[0]
@@ -324,6 +336,28 @@ cdef class Planner:
         self.sites[product].kind = SITE_NONE
         self.sites[product].maker = i
         return True
+
+    cdef int find_outer(self) except -1:
+        """Rows times columns that no group computes with: the loops of a product read each number once for a whole row."""
+        cdef index_t i
+        cdef Value* v
+        cdef Site* s
+        cdef Py_ssize_t d
+        for i in range(1, self.n):
+            v, s = self.values + i, self.sites + i
+            if s.kind == SITE_NONE or v.op != FG_MULTIPLY or v.shape.ndim < 2 or s.grouped or v.dtype != self.values[v.o[0]].dtype \
+                    or v.dtype != self.values[v.o[1]].dtype or type_index(v.dtype) != loop_type(v):
+                continue
+            d = v.shape.ndim
+            s.outer = v.shape.dims[d - 1] > 1 and v.shape.dims[d - 2] > 1 and (
+                self.broadcasts(v.o[0], d, 1) and self.broadcasts(v.o[1], d, 2) or
+                self.broadcasts(v.o[0], d, 2) and self.broadcasts(v.o[1], d, 1))
+        return 0
+
+    cdef bint broadcasts(self, index_t p, Py_ssize_t ndim, Py_ssize_t back) noexcept:
+        """Whether value p has length 1 along the axis that is so far from the end of ndim axes, or lacks it."""
+        cdef Shape* shape = self.values[p].shape
+        return shape.ndim < back or shape.dims[shape.ndim - back] == 1
 
     # -- layouts
 
@@ -400,6 +434,8 @@ cdef class Planner:
                 for k in range(2 if s.product else 0, <int>s.n_operands):
                     if not self.contiguous(s.operands[k]):
                         self.make_contiguous(s.operands[k])
+            elif s.outer:
+                s.kind = SITE_KERNEL
             elif is_elementwise(op):
                 all_cells = in_cell(v) and loop_type(v) != FG_F32
                 for k in range(5):
@@ -881,6 +917,8 @@ cdef class Planner:
             return self.write_assembly(step, i)
         if op == OP_MATMUL or self.sites[i].product:
             return self.write_product(step, i)
+        if self.sites[i].outer:
+            return self.write_outer(step, i)
         if op == V_HOST:
             step.kind = STEP_HOST
             return self.write_join(step, i) if self.is_join(v) else self.write_host(step, i)
@@ -1105,22 +1143,55 @@ cdef class Planner:
         p.to_row = p.n
         step.flops = 2.0 * p.m * p.k * p.n
         stack = v.shape.ndim - (1 if xn > 1 else 0) - (1 if yn > 1 else 0)
-        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(3 * stack + 1) * sizeof(Py_ssize_t))
-        if step.numbers == NULL:
-            raise MemoryError("cannot plan a program")
-        step.n_numbers = 3 * stack
+        numbers = []
         step.size[0] = 1
         for d in range(stack):
-            step.numbers[3 * d] = v.shape.dims[d]
             step.size[0] *= v.shape.dims[d]
             k = d - (stack - (xn - 2))
-            step.numbers[3 * d + 1] = 0 if k < 0 or xn < 2 or x.shape.dims[k] == 1 else xs[k] * item
+            x_step = 0 if k < 0 or xn < 2 or x.shape.dims[k] == 1 else xs[k] * item
             k = d - (stack - (yn - 2))
-            step.numbers[3 * d + 2] = 0 if k < 0 or yn < 2 or y.shape.dims[k] == 1 else ys[k] * item
+            y_step = 0 if k < 0 or yn < 2 or y.shape.dims[k] == 1 else ys[k] * item
+            numbers += [v.shape.dims[d], x_step, y_step]
         step.flops *= step.size[0]
-        if <Py_ssize_t>fg_product_scratch(p) > self.program.scratch_bytes:
-            self.program.scratch_bytes = <Py_ssize_t>fg_product_scratch(p)
-        return 0
+        return self.room_for_product(step, numbers)
+
+    cdef int room_for_product(self, Step* step, list numbers) except -1:
+        cdef size_t bytes = fg_product_scratch(&step.product)
+        if bytes > <size_t>MAX_BLOCK:
+            raise MemoryError("cannot plan a program: a product needs more memory than there is")
+        if <Py_ssize_t>bytes > self.program.scratch_bytes:
+            self.program.scratch_bytes = <Py_ssize_t>bytes
+        return self.numbers_from(step, numbers)
+
+    cdef int write_outer(self, Step* step, index_t i) except -1:
+        """A stack of columns times a stack of rows, as products."""
+        cdef Value* v = self.values + i
+        cdef Py_ssize_t strides[2][FG_MAX_NDIM]
+        cdef Py_ssize_t own[FG_MAX_NDIM]
+        cdef Py_ssize_t d, n = v.shape.ndim, gap, item = item_size(v.dtype)
+        cdef fg_product* p = &step.product
+        cdef int k, column = 0 if self.broadcasts(v.o[0], n, 1) and self.broadcasts(v.o[1], n, 2) else 1
+        cdef Shape* shape
+        for k in range(2):
+            self.locate(v.o[k ^ column], &step.base[1 + k], &step.place[1 + k])
+            self.strides_in_elements(v.o[k ^ column], own)
+            shape = self.values[v.o[k ^ column]].shape
+            gap = n - shape.ndim
+            for d in range(n):
+                strides[k][d] = 0 if d < gap or shape.dims[d - gap] == 1 else own[d - gap]
+        step.kind = STEP_PRODUCT
+        p.type = step.type
+        p.m, p.k, p.n = v.shape.dims[n - 2], 1, v.shape.dims[n - 1]
+        p.a_row, p.b_column = strides[0][n - 2], strides[1][n - 1]
+        p.to_row = p.n
+        p.accumulate = -1
+        step.flops = <double>v.shape.size
+        numbers = []
+        step.size[0] = 1
+        for d in range(n - 2):
+            numbers += [v.shape.dims[d], strides[0][d] * item, strides[1][d] * item]
+            step.size[0] *= v.shape.dims[d]
+        return self.room_for_product(step, numbers)
 
 
 def _by_stage(item):
