@@ -1539,3 +1539,91 @@ def test_gradients_of_each_example_are_products():
     f = fg.vmap(fg.grad(lambda w, v, x: np.sum(fnp.tanh(x @ w) @ v), argnums=(0, 1)), in_axes=(None, None, 0))
     same(f, (w, v, x), (w * 2, v - 1, x), ulps=4, whole=True)
     assert ("product", ["multiply"]) in steps_of(fg.compile(f).program(w, v, x))
+
+
+# ------------------------------------------------------------------------------------------------- arrays of integers as index
+
+PICKS = {
+    "rows": (lambda x, i, j: x[i], (3, 0, -1, 3)),
+    "columns": (lambda x, i, j: x[:, i], (3, 0, -1, 3)),
+    "a matrix of rows": (lambda x, i, j: x[i], ((1, 2), (0, -4))),
+    "pairs": (lambda x, i, j: x[i, j], (0, 1, -2)),
+    "pairs that broadcast": (lambda x, i, j: x[i[:, None], j], (3, 2)),
+    "pairs after an axis": (lambda x, i, j: x[:, i, j], (1, 0)),
+    "with a number": (lambda x, i, j: x[1, i], (2, 0)),
+    "the last axis": (lambda x, i, j: x[..., i], (1, -1, 0, 0)),
+    "axes around": (lambda x, i, j: x[:, i, :], (1, 3)),
+    "a constant list": (lambda x, i, j: x[[3, 0, 0]] + x[i], (1, 2, 3)),
+    "a constant array": (lambda x, i, j: x[:, np.array([[0, 1]])] * 2, (0,)),
+    "of a view": (lambda x, i, j: x.T[i] * x[::-1][:, i].T, (0, 2, 2)),
+    "strided index": (lambda x, i, j: x[i[::-2]], (0, 1, 2, 3, 0)),
+    "one number": (lambda x, i, j: x[i[0]] * 2, (2, 1)),
+}
+
+
+@pytest.mark.parametrize("name", list(PICKS))
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.int8, np.intp])
+@each_dtype
+def test_picking_by_integers(name, integer, dtype):
+    f, index = PICKS[name]
+    rng = np.random.default_rng(6)
+    i, turned = np.array(index, integer), np.array(index, integer)[::-1].copy()
+    x, y = (rng.normal(size=(4, 4, 3)).astype(dtype) for _ in range(2))
+    x, y = (x, y) if name in ("pairs after an axis", "axes around", "a constant array") else (x[..., 0].copy(), y[..., 0].copy())
+    calls = (x, i, i % 3), (y, turned, turned % 3)
+    compiled = same(f, *calls)
+    assert "host" not in [kind for kind, _ in steps_of(compiled.program(*calls[0]))]
+    square = fg.grad(lambda x, i, j: np.sum(f(x, i, j) ** 2))
+    compiled = same(square, *calls, ulps=2)
+    kinds = [kind for kind, _ in steps_of(compiled.program(*calls[0]))]
+    assert "host" not in kinds and "scatter" in kinds
+    same(fg.vmap(f, in_axes=(None, None, 0)), (x, i, np.array([i % 3, i % 2])), (y, turned, np.array([i % 2, i % 3])))
+    same(fg.vmap(f, in_axes=(0, None, None)), (np.array([x, y]), i, i % 3), (np.array([y, x]), turned, turned % 3))
+
+
+@each_dtype
+def test_many_gradients_add_up_in_one_place(dtype):
+    rng = np.random.default_rng(9)
+    f = fg.grad(lambda x, i: np.sum(x[i] ** 2))
+    for size in (10, 1000):
+        x, i = rng.normal(size=(5, 3)).astype(dtype), rng.integers(0, 5, size)
+        same(f, (x, i), (x * 2, i[::-1].copy()), ulps=4 if size > 30 else 16, whole=True)
+
+
+@pytest.mark.parametrize("index", [(4,), (0, -5), (1, 2, 100), (-(2**62),)])
+def test_an_index_out_of_range_is_an_index_error(index):
+    x, i, wrong = np.ones((4, 6)), np.zeros(len(index), int), np.array(index)
+    state = fg.tensor(np.zeros(3))
+    for f in (lambda x, i: x[i], lambda x, i: x.T[:, i], lambda x, i: fg.grad(lambda x: np.sum(x[i]))(x), lambda x, i: x[:, 0][i]):
+        compiled = fg.compile(f)
+        compiled(x, i)
+        with pytest.raises(IndexError) as expected:
+            f(x, wrong)
+        for call in (compiled, compiled.program(x, i)):
+            with pytest.raises(IndexError, match=re.escape(str(expected.value))):
+                call(x, wrong)
+        check(compiled(x, i), f(x, i))
+
+    def step(x, i):
+        state[...] = state + 1
+        return x[i] * state[0]
+
+    compiled = fg.compile(step)
+    compiled(x, i)
+    with pytest.raises(IndexError):
+        compiled(x, wrong)
+    assert np.array_equal(plain(state), np.ones(3))
+
+
+def test_picks_that_are_left_to_numpy():
+    x, i = np.arange(24.0).reshape(2, 3, 4), np.array([1, 0])
+    for f in (lambda x, i: x[i, :, i], lambda x, i: x[:1, i], lambda x, i: x[i, None], lambda x, i: x[np.zeros((0, 1), int), i],
+              lambda x, i: (x > 3)[i][0, 0, 0] * x, lambda x, i: x[i == 1]):
+        same(f, (x, i), (x + 1, i))
+    same(lambda x, i: (x > 3)[i], (x, i), (x[::-1].copy(), i))
+    same(lambda n, i: n[i], (np.arange(5), i), (np.arange(5)[::-1].copy(), i[::-1].copy()))
+
+
+def test_a_rule_of_the_same_name_is_not_taken_for_the_engines():
+    rule = engine.Rule("getitem", lambda x, index, shape: x * 3, lambda g, out, x, index, shape: g * 3)
+    same(lambda x: rule(x, index=(slice(None),), shape=(4,)) + rule(x, index=[0, 1, 2, 3], shape=(4,)), (np.arange(4.0),), (np.ones(4),))

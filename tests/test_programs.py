@@ -390,6 +390,7 @@ def test_a_saved_program_gives_the_same_bits(tmp_path):
     (lambda a, b: (a < b, a and b, None, 3, "text", np.arange(3)), (1.0, 2.0)),
     (lambda x, y: {"a": [x * y, (x,)], "b": x[..., None]}, (Y, fg.tensor(2.0))),
     (lambda x, n: engine.softmax_cross_entropy(x, n), (X, np.array([1, 2, 3]))),
+    (fg.grad(lambda x, n: np.sum(x[n, [3, 0, 1]] * x[:, n][0]) + np.sum(x[..., [2, -1]] ** 3)), (X, np.array([1, 2, -1]))),
     (lambda x: x[[0, 2, 2], 1:], (X,)), (fg.grad(lambda x: np.sum(x[[0, 2, 2], 1:] ** 2)), (X,)),
     (lambda x: x[x > 0] if False else fnp.concatenate([x, x * 2], axis=1), (X,)),
     (fg.hessian(lambda x: np.sum(np.log1p(np.exp(x)) * x[::-1])), (Y,)),
@@ -580,6 +581,12 @@ def test_what_a_c_function_returns():
     assert call_c(lossy, X.ravel(), workspace)[0] == 0
     workspace.refresh()
     assert call_c(lossy, X.ravel(), workspace)[0] == 2
+    labels[0] = -1
+    picked = fg.compile(lambda x: x[:, labels] * 2).program(X).c_function()
+    code, values = call_c(picked, X.ravel(), picked.workspace())[:2]
+    assert code == 0 and np.array_equal(np.ravel(values), np.ravel(X[:, labels] * 2))
+    labels[0] = 9
+    assert call_c(picked, X.ravel(), picked.workspace())[0] == 2
 
 
 def test_a_c_function_reads_what_is_outside_when_its_workspace_is_made_or_refreshed():

@@ -529,7 +529,7 @@ def make_wrapper(leaf, bint weak):
 
 
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",
-              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard")
+              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard", "gather", "scatter")
 
 
 def program_facts(Program program):

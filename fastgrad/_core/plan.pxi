@@ -41,6 +41,8 @@ cdef enum:
     STEP_SUM
     STEP_HOST
     STEP_GUARD
+    STEP_GATHER
+    STEP_SCATTER
 
     BASE_ARENA = 0
     SMALL_INPUT = 2048          # bytes up to which an input is copied into the arena
@@ -132,7 +134,7 @@ cdef class Planner:
     cdef dict clusters                  # (stage, shape) -> list of values
     cdef list order                     # (stage, rank, kind, members)
     cdef dict number_cells              # (number bits, type) -> place in the arena
-    cdef dict join_parts, assembled
+    cdef dict natives                   # of calls of a rule that a step does itself: what it has to know
     cdef bytearray template             # the arena's first bytes: constants
     cdef Py_ssize_t arena_size
     cdef Py_ssize_t live_peak
@@ -156,7 +158,7 @@ cdef class Planner:
         self.program = program
         self.roots = roots
         self.guards = guards
-        self.clusters, self.order, self.number_cells, self.template = {}, [], {}, bytearray()
+        self.clusters, self.order, self.number_cells, self.natives, self.template = {}, [], {}, {}, bytearray()
         self.sites = <Site*>PyMem_RawCalloc(self.n, sizeof(Site))
         if self.sites == NULL:
             raise MemoryError("cannot plan a program")
@@ -480,11 +482,83 @@ cdef class Planner:
                 self.split_truth(i, a)
             else:
                 s.kind = SITE_KERNEL
-                if op == OP_SCATTER or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY or V_ROW_PULL <= op <= V_EXTREME_PULL:
+                if op == V_HOST:
+                    self.find_native(i)
+                elif op == OP_SCATTER or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY or V_ROW_PULL <= op <= V_EXTREME_PULL:
                     for k in range(5):          # these run over rows that lie one after the other
                         if v.o[k] and not self.contiguous(v.o[k]):
                             self.make_contiguous(v.o[k])
         return 0
+
+    cdef int find_native(self, index_t i) except -1:
+        """Whether a call of Python is one of the engine's own rules, in a form that a step does itself."""
+        cdef Value* v = self.values + i
+        cdef index_t x
+        cdef object call = <object>v.extra.rule
+        cdef str kind = HOOKS["native"].get(call.function) if isinstance(call.function, Rule) else None
+        if kind is None or v.extra.n_operands == 0:
+            return 0
+        x = v.extra.operands[0]
+        if kind == "concatenate":
+            if self.is_join(v):
+                self.natives[i] = Picks()
+            return 0
+        picks = self.picked(v, self.values[x].shape, v.shape) if kind == "getitem" else self.picked(v, v.shape, self.values[x].shape)
+        if picks is None or v.dtype != self.values[x].dtype or (in_cell(v) and v.dtype == NPY_BOOL) \
+                or (kind != "getitem" and type_index(v.dtype) != FG_F64 and type_index(v.dtype) != FG_F32):
+            return 0
+        if not self.contiguous(x):
+            self.make_contiguous(x)
+        self.natives[i] = picks
+        return 0
+
+    cdef Picks picked(self, const Value* v, const Shape* whole, const Shape* part):
+        """How the index of a rule leads from `whole` to `part`: None where it is more than arrays of integers for axes side by side.
+
+        The shapes are compared with what the index gives: a file may say anything.
+        """
+        cdef Picks picks = Picks()
+        cdef object index = (<object>v.extra.rule).keywords["index"], item, closed = False
+        cdef tuple parts = index if type(index) is tuple else (index,)
+        cdef tuple dims = shape_tuple(whole)
+        cdef index_t p
+        cdef list shapes = []
+        for item in parts:
+            if item is Ellipsis or (type(item) is slice and item.start is None and item.stop is None and item.step is None):
+                closed = len(picks.arrays) > 0
+                picks.axis += 0 if closed else 1 if item is not Ellipsis else len(dims) - (len(parts) - 1)
+                continue
+            if closed:
+                return None
+            if type(item) is Hole:
+                p = v.extra.operands[<Py_ssize_t>item.place]
+                if type_index(self.values[p].dtype) >= 0 or self.sites[p].kind == SITE_NUMBER:
+                    return None
+                picks.arrays.append(p)
+                shapes.append(shape_tuple(self.values[p].shape))
+                continue
+            try:
+                item = np.asarray(item)
+                if item.dtype.kind not in "iu":
+                    return None
+            except (ValueError, TypeError, OverflowError):      # what NumPy cannot index by, either
+                return None
+            picks.arrays.append(item.astype(np.int64))
+            shapes.append(item.shape)
+        last = picks.axis + len(picks.arrays)
+        if not picks.arrays or picks.axis < 0 or last > len(dims):
+            return None
+        try:
+            picks.shape = np.broadcast_shapes(*shapes)
+        except ValueError:
+            return None
+        picks.count, picks.outer, picks.inner = prod_of(picks.shape), prod_of(dims[:picks.axis]), prod_of(dims[last:])
+        picks.among = prod_of(dims[picks.axis:last])
+        picks.lengths = dims[picks.axis:last]
+        if picks.count == 0 or 8 * (picks.count + whole.size) > MAX_BLOCK \
+                or dims[:picks.axis] + picks.shape + dims[last:] != shape_tuple(part):
+            return None
+        return picks
 
     cdef int split_truth(self, index_t i, index_t a) noexcept:
         """A truth value is a double in a cell and a byte in an array: between the two there is no view."""
@@ -685,6 +759,11 @@ cdef class Planner:
                     s.place = self.constant_place(a.data, a.shape.size * item_size(a.dtype), ALIGNMENT)
                 finally:
                     array_drop(a)
+        for picks in self.natives.values():
+            for k, item in enumerate((<Picks>picks).arrays):
+                if type(item) is not int:
+                    data = item.tobytes()
+                    (<Picks>picks).arrays[k] = (self.constant_place(<const char*>data, len(data), ALIGNMENT), item.shape)
         program.constant_bytes = rounded_up(len(self.template), 8)
         self.arena_size = program.constant_bytes
         # the numbers of groups and scalar code come while steps are written, so their room is kept by writing twice
@@ -921,7 +1000,9 @@ cdef class Planner:
             return self.write_outer(step, i)
         if op == V_HOST:
             step.kind = STEP_HOST
-            return self.write_join(step, i) if self.is_join(v) else self.write_host(step, i)
+            if i not in self.natives:
+                return self.write_host(step, i)
+            return self.write_picks(step, i, self.natives[i]) if (<Picks>self.natives[i]).arrays else self.write_join(step, i)
         if op == OP_TRANSPOSE or op == OP_BROADCAST or op == OP_INDEX or op == OP_RESHAPE or op == OP_CAST:
             return self.write_copy(step, i)
         if op == OP_SUM:
@@ -1010,11 +1091,8 @@ cdef class Planner:
         return self.numbers_of(step, strides, v.shape.ndim)
 
     cdef bint is_join(self, const Value* v) except -1:
-        """Whether a host call is a concatenation of contiguous parts, which a step does itself."""
+        """Whether a concatenation is one of contiguous parts."""
         cdef Py_ssize_t k
-        function = (<object>v.extra.rule).function
-        if not isinstance(function, Rule) or (<Rule>function).name != "concatenate":
-            return False
         for k in range(v.extra.n_operands):
             if not self.contiguous(v.extra.operands[k]) or self.values[v.extra.operands[k]].dtype != v.dtype \
                     or (v.dtype != NPY_DOUBLE and v.dtype != NPY_FLOAT):
@@ -1074,6 +1152,47 @@ cdef class Planner:
                 break
             if self.sites[p].kind != SITE_NONE:
                 numbers += [self.sites[p].base, self.sites[p].place, p, self.values[p].parameter]
+        return self.numbers_from(step, numbers)
+
+    cdef int write_picks(self, Step* step, index_t i, Picks picks) except -1:
+        """x[index] and its transpose.  Numbers: the lengths of the index, then for each of its arrays base, place, dtype, the axis,
+        its length, how many elements of the index's axes one step along it passes, and strides in bytes."""
+        cdef Value* v = self.values + i
+        cdef index_t x = v.extra.operands[0], p
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t d, k, weight = picks.among, size = v.shape.size if v.shape.size > self.values[x].shape.size else self.values[x].shape.size
+        cdef int base, dtype
+        cdef Py_ssize_t place, bytes
+        cdef list numbers = list(picks.shape)
+        cdef tuple own
+        step.kind = STEP_GATHER if HOOKS["native"][(<object>v.extra.rule).function] == "getitem" else STEP_SCATTER
+        step.type = type_index(v.dtype)
+        self.locate(x, &step.base[1], &step.place[1])
+        step.size[0], step.size[1], step.size[2] = picks.outer, picks.count, picks.among
+        step.size[3] = picks.inner if step.kind == STEP_SCATTER else picks.inner * item_size(v.dtype)
+        step.size[4], step.size[5] = len(picks.arrays), len(picks.shape)
+        for k in range(len(picks.arrays)):
+            item = picks.arrays[k]
+            if type(item) is int:
+                p = item
+                dtype, own = self.values[p].dtype, shape_tuple(self.values[p].shape)
+                self.locate(p, &base, &place)
+                self.strides_in_elements(p, strides)
+            else:
+                base, dtype = BASE_ARENA, cnp.NPY_INT64
+                place, own = item
+                weight_of = 1
+                for d in range(len(own) - 1, -1, -1):
+                    strides[d] = weight_of
+                    weight_of *= own[d]
+            weight //= picks.lengths[k]
+            numbers += [base, place, dtype, picks.axis + k, picks.lengths[k], weight]
+            d = len(own) - len(picks.shape)
+            numbers += [0 if d + j < 0 or own[d + j] == 1 else strides[d + j] * item_size(dtype) for j in range(len(picks.shape))]
+        bytes = 8 * (picks.count + (v.shape.size if step.kind == STEP_SCATTER else 0)) + ALIGNMENT
+        if bytes > self.program.scratch_bytes:
+            self.program.scratch_bytes = bytes
+        step.bytes = 16.0 * (<double>v.shape.size + <double>picks.count)
         return self.numbers_from(step, numbers)
 
     cdef int write_join(self, Step* step, index_t i) except -1:
@@ -1192,6 +1311,26 @@ cdef class Planner:
             numbers += [v.shape.dims[d], strides[0][d] * item, strides[1][d] * item]
             step.size[0] *= v.shape.dims[d]
         return self.room_for_product(step, numbers)
+
+
+@cython.final
+cdef class Picks:
+    """An index of arrays of integers, broadcast, for axes side by side; no arrays: of a step that needs nothing of this."""
+    cdef list arrays                    # the value of an operand, or an array; then its (place in the arena, shape)
+    cdef tuple shape, lengths           # of the index; of the axes
+    cdef Py_ssize_t axis                # the first of them
+    cdef object outer, among, count, inner      # elements: of the axes before, of these axes, of the index, of the axes after
+
+    def __cinit__(self):
+        self.arrays, self.shape, self.lengths = [], (), ()
+
+
+cdef object prod_of(tuple dims):
+    """Without overflow."""
+    product = 1
+    for n in dims:
+        product *= n
+    return product
 
 
 def _by_stage(item):

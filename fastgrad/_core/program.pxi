@@ -8,7 +8,7 @@ cdef enum:
     RUN_DONE = 0
     RUN_STOPPED = -1            # an exception is set
     RUN_REFUSED = 1             # a guard failed
-    RUN_LABELS = 2              # a class number is out of range
+    RUN_LABELS = 2              # a class number, or an index, is out of range
 
     LONG_PROGRAM = 30000        # elements times operations above which a replay releases the GIL
     PIECE = 1 << 21             # elements of a long step after which Ctrl-C is looked for
@@ -78,7 +78,7 @@ cdef class Program:
     ValueError
         Where the call does not fit, or a guard fails: the message says which.
     IndexError
-        Where a class number of a cross-entropy is out of range.
+        Where a class number of a cross-entropy, or an index, is out of range.
     TypeError
         Where an argument is being differentiated, or the call is itself recorded.
 
@@ -749,6 +749,8 @@ cdef int run_step(const Step* step, Workspace* w, const Value* values, fg_interr
         return run_join(step, w, interrupt)
     elif step.kind == STEP_COPY:
         return run_copy(step, w, values, interrupt)
+    elif step.kind == STEP_GATHER or step.kind == STEP_SCATTER:
+        return run_picks(step, w, values, interrupt)
     elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
         return run_reduction(step, values + step.value, values + values[step.value].o[0], w.bases[step.base[1]] + step.place[1],
                              w.bases[step.base[0]] + step.place[0], w.scratch, interrupt)
@@ -818,7 +820,12 @@ cdef bint labels_hold(const Step* step, Workspace* w) noexcept nogil:
 
 
 cdef int raise_labels(const Step* step, Workspace* w) except -1:
-    cdef const int64_t* label = labels_of(step, w)
+    cdef const int64_t* label
+    cdef Py_ssize_t wrong[3]
+    if step.kind == STEP_GATHER or step.kind == STEP_SCATTER:
+        find_places(step, w, <Py_ssize_t*>w.scratch, wrong)
+        raise IndexError(f"index {wrong[0]} is out of bounds for axis {wrong[1]} with size {wrong[2]}")
+    label = labels_of(step, w)
     cdef list labels = [label[i] for i in range(step.size[0])]
     raise IndexError(f"cross_entropy: class numbers go from 0 to {step.size[1] - 1}, not from {sorted(labels)[0]} to "
                      f"{sorted(labels)[-1]}")
@@ -1027,6 +1034,103 @@ cdef void integers_to_floats(int dtype, Py_ssize_t n, const char* x, int type, c
         integers_to(<long long*>x, n, type, to)
     else:
         integers_to(<unsigned long long*>x, n, type, to)
+
+
+cdef inline Py_ssize_t integer_at(int dtype, const char* x) noexcept nogil:
+    if dtype == cnp.NPY_LONG:
+        return <Py_ssize_t>(<const long*>x)[0]
+    if dtype == cnp.NPY_LONGLONG:
+        return <Py_ssize_t>(<const long long*>x)[0]
+    if dtype == cnp.NPY_INT:
+        return (<const int*>x)[0]
+    if dtype == cnp.NPY_SHORT:
+        return (<const short*>x)[0]
+    if dtype == cnp.NPY_BYTE:
+        return (<const signed char*>x)[0]
+    if dtype == cnp.NPY_UBYTE:
+        return (<const unsigned char*>x)[0]
+    if dtype == cnp.NPY_USHORT:
+        return (<const unsigned short*>x)[0]
+    if dtype == cnp.NPY_UINT:
+        return <Py_ssize_t>(<const unsigned int*>x)[0]
+    if dtype == cnp.NPY_ULONG:
+        return <Py_ssize_t>(<const unsigned long*>x)[0]
+    return <Py_ssize_t>(<const unsigned long long*>x)[0]
+
+
+cdef bint find_places(const Step* step, Workspace* w, Py_ssize_t* places, Py_ssize_t* wrong) noexcept nogil:
+    """Where the index leads, each number looked at.  False: one is out of range; `wrong` has it, the axis and its length."""
+    cdef Py_ssize_t index[FG_MAX_NDIM]
+    cdef Py_ssize_t k, j, d, i, n = step.size[5]
+    cdef const Py_ssize_t* dims = step.numbers
+    cdef const Py_ssize_t* numbers = dims + n
+    cdef const char* at
+    memset(places, 0, <size_t>step.size[1] * sizeof(Py_ssize_t))
+    for k in range(step.size[4]):
+        at = w.bases[numbers[0]] + numbers[1]
+        for d in range(n):
+            index[d] = 0
+        for j in range(step.size[1]):
+            i = integer_at(<int>numbers[2], at)
+            if i < -numbers[4] or i >= numbers[4]:
+                wrong[0], wrong[1], wrong[2] = i, numbers[3], numbers[4]
+                return False
+            places[j] += (i + numbers[4] if i < 0 else i) * numbers[5]
+            d = n
+            while d:
+                d -= 1
+                index[d] += 1
+                at += numbers[6 + d]
+                if index[d] < dims[d]:
+                    break
+                at -= index[d] * numbers[6 + d]
+                index[d] = 0
+        numbers += 6 + n
+    return True
+
+
+cdef int run_picks(const Step* step, Workspace* w, const Value* values, fg_interrupt interrupt) noexcept nogil:
+    """x[index], or zeros with x added there, float32 in double precision, as NumPy's bincount does."""
+    cdef const Value* v = values + step.value
+    cdef Py_ssize_t* places = <Py_ssize_t*>w.scratch
+    cdef const char* x = w.bases[step.base[1]] + step.place[1]
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef double* sums = <double*>to if step.type == FG_F64 else <double*>(places + step.size[1])
+    cdef Py_ssize_t wrong[3]
+    cdef Py_ssize_t o, j, k, inner = step.size[3], row = inner, done = 0      # of a gather both in bytes
+    if step.kind == STEP_SCATTER:
+        row *= 8 if step.type == FG_F64 else 4
+    if not find_places(step, w, places, wrong):
+        return RUN_LABELS
+    if step.kind == STEP_SCATTER:
+        memset(sums, 0, <size_t>v.shape.size * sizeof(double))
+    for o in range(step.size[0]):
+        for j in range(step.size[1]):
+            if step.kind == STEP_SCATTER:
+                if step.type == FG_F64:
+                    for k in range(inner):
+                        sums[places[j] * inner + k] += (<const double*>x)[k]
+                else:
+                    for k in range(inner):
+                        sums[places[j] * inner + k] += (<const float*>x)[k]
+                x += row
+            else:
+                if row == 8:
+                    (<int64_t*>to)[0] = (<const int64_t*>x)[places[j]]
+                else:
+                    memcpy(to, x + places[j] * row, <size_t>row)
+                to += row
+            if asked_to_stop(interrupt, &done, inner + 1, PIECE):
+                return RUN_STOPPED
+        if step.kind == STEP_SCATTER:
+            sums += step.size[2] * inner
+        else:
+            x += step.size[2] * row
+    if step.kind == STEP_SCATTER and step.type == FG_F32:
+        sums = <double*>(places + step.size[1])
+        for k in range(v.shape.size):
+            (<float*>to)[k] = <float>sums[k]
+    return RUN_DONE
 
 
 cdef void run_assembly(const Step* step, Workspace* w, const Value* v, char* to) noexcept nogil:

@@ -13,8 +13,8 @@ from fastgrad._core.engine import (  # noqa: F401
 )
 from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
-from fastgrad.numpy.indexing import gather, scatter_add, set_item
-from fastgrad.numpy.joining import concatenate, ravel, stack
+from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
+from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
 
@@ -66,7 +66,8 @@ def _functions():
 for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
     _engine.UFUNCS[_alias] = globals()[_alias]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
-                ufunc_reduce=ufunc_reduce, functions=_functions())
+                ufunc_reduce=ufunc_reduce, functions=_functions(),
+                native={_concatenate: "concatenate", _gather: "getitem", _scatter: "scatter_add"})
 
 
 def __dir__():
