@@ -1627,3 +1627,50 @@ def test_picks_that_are_left_to_numpy():
 def test_a_rule_of_the_same_name_is_not_taken_for_the_engines():
     rule = engine.Rule("getitem", lambda x, index, shape: x * 3, lambda g, out, x, index, shape: g * 3)
     same(lambda x: rule(x, index=(slice(None),), shape=(4,)) + rule(x, index=[0, 1, 2, 3], shape=(4,)), (np.arange(4.0),), (np.ones(4),))
+
+
+# ------------------------------------------------------------------------------------------------------------ truth values
+
+TRUTHS = {
+    "and": lambda x, y: np.where((x > 0) & (y < 1), x, y),
+    "or": lambda x, y: np.where((x > 0) | (y < 1), x, y),
+    "xor": lambda x, y: np.where((x > 0) ^ (y < 1), x, y),
+    "not": lambda x, y: np.where(~(x > y), x, y),
+    "with arrays": lambda x, y: (x > 0) & MASK[: x.shape[-1]],
+    "with a bool": lambda x, y: ((x > 0) | True, False ^ (y > 0)),
+    "logical": lambda x, y: (np.logical_and(x > 0, y), np.logical_or(x > 0, y > 0), np.logical_xor(x > y, x), np.logical_not(x > y)),
+    "compared": lambda x, y: ((x > 0) == (y > 0), (x > 0) != (y > 0), (x > 0) < (y > 0), (x > 0) >= (y > 0)),
+    "special": lambda x, y: np.isnan(x) | ~np.isfinite(y) & np.isinf(x),
+    "any": lambda x, y: (np.any(x > y), np.any(x), np.any(x > 9), (x > y).any(axis=-1), np.any(x, axis=0, keepdims=True)),
+    "all": lambda x, y: (np.all(x > y), np.all(x), np.all(x > -9), (x > y).all(axis=-1), np.all(x, axis=0, keepdims=True)),
+    "mean": lambda x, y: (np.mean(x > y), np.mean(x > 0, axis=0)),
+    "a branch": lambda x, y: x * 2 if np.any(np.isnan(x)) else x,
+}
+MASK = np.array([True, False, False, True, True, False])
+
+
+@pytest.mark.parametrize("name", list(TRUTHS))
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 5), (0, 3)])
+@each_dtype
+def test_truth_values_need_no_call_of_python(name, shape, dtype):
+    rng = np.random.default_rng(10)
+    special = np.array([0.0, -0.0, np.nan, np.inf], dtype)
+    calls = [tuple(np.where(rng.random(shape) < 0.3, rng.choice(special, shape), rng.normal(size=shape).astype(dtype)) for _ in range(2))
+             for _ in range(3)]
+    if name == "with arrays" and shape[-1] != 6:
+        return
+    f = TRUTHS[name]
+    compiled = same(f, *calls, recordings=None if name == "a branch" else 1)
+    kinds = [kind for kind, _ in steps_of(compiled.program(*calls[-1]))]
+    assert "host" not in kinds
+    if name != "with arrays":
+        with np.errstate(all="ignore"):
+            stacked = [np.array(a) for a in zip(*calls)]
+            if name != "a branch":
+                same(fg.vmap(f), tuple(stacked), tuple(a[::-1].copy() for a in stacked))
+
+
+def test_truth_values_of_numbers():
+    f = lambda x: (np.any(x), np.all(x), np.logical_not(x > 0), (x > 0) & (x < 1), np.mean(x > 0))     # noqa: E731
+    for number in (np.float64, float, np.float32, fg.tensor):
+        same(f, *[(number(x),) for x in (0.5, -1.0, 0.0, np.nan, 2.0)], recordings=None)

@@ -563,6 +563,26 @@ def test_a_c_function_gives_the_same_bits(n):
     np.testing.assert_array_equal(same, gradient)
 
 
+def test_an_index_into_nothing_is_refused_at_the_replay():
+    data = programs.to_bytes(fg.compile(lambda x, n: x[n]).program(np.ones((1, 3)), np.array([0, 0])))
+
+    def empty(document, by_name):
+        document["arguments"]["leaves"][0]["shape"] = by_name["argument"]["shape"] = [0, 3]
+        by_name["rule"]["parameters"]["shape"] = {"tuple": [0, 3]}
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    document = json.loads(members["program.json"])
+    empty(document, {value["op"]: value for value in reversed(document["values"])})
+    members["program.json"] = json.dumps(document).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    with pytest.raises((ValueError, IndexError)):
+        programs.load_bytes(buffer.getvalue())(np.ones((0, 3)), np.array([0, 0]))
+
+
 def test_what_a_c_function_returns():
     branch = fg.compile(lambda x: x * 2 if x > 0 else x).program(1.0).c_function()
     assert call_c(branch, np.array([3.0]))[0] == 0 and call_c(branch, np.array([-3.0]))[0] == 1

@@ -197,6 +197,8 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
     try:
         if type == BY_PROMOTION:
             type = compute_type(op, o, n)
+        if type < 0 and fg_mark and fg_is_bool[op] and are_truth_values(o, n):
+            type = FG_F64                   # NumPy's answer, and no call of Python in the replay
         if type < 0:
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
@@ -318,6 +320,15 @@ cdef inline void keep_saved(Node* node, Array* saved, Operand* o) noexcept:
                 array_drop(t.array)
                 t.array = array_keep(saved)
     array_drop(saved)
+
+
+cdef bint are_truth_values(Operand* o, int n) noexcept:
+    """And numbers of Python, which doubles hold."""
+    cdef int k
+    for k in range(n):
+        if o[k].dtype != NPY_BOOL and o[k].dtype != WEAK:
+            return False
+    return True
 
 
 cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
@@ -588,12 +599,18 @@ cdef object power_operator(object x, object y):
     return operator2(FG_POWER, x, y)
 
 
-cdef object bit_operator(str name, object x, object y):
-    """& | ^ of truth values and integers."""
+cdef object bit_operator(str name, int op, object x, object y):
+    """& | ^ of truth values and integers; `op` is the one of truth values."""
     for operand in (x, y):
         if type(operand) is Tensor and (<Tensor>operand).dtype_number in (NPY_DOUBLE, NPY_FLOAT):
             raise TypeError(f"ufunc '{name}' not supported for float Tensors; compare first, as in (x > 0) & (y > 0)")
+    if fg_mark and is_truth(x) and is_truth(y):
+        return operator2(op, x, y)
     return with_numpy(name, (x, y))
+
+
+cdef bint is_truth(object x):
+    return type(x) is bool or getattr(x, "dtype", None) == np.bool_
 
 
 cdef object with_numpy(str name, tuple operands):

@@ -555,7 +555,7 @@ cdef class Planner:
         picks.count, picks.outer, picks.inner = prod_of(picks.shape), prod_of(dims[:picks.axis]), prod_of(dims[last:])
         picks.among = prod_of(dims[picks.axis:last])
         picks.lengths = dims[picks.axis:last]
-        if picks.count == 0 or 8 * (picks.count + whole.size) > MAX_BLOCK \
+        if picks.count == 0 or picks.among == 0 or 8 * (picks.count + whole.size) > MAX_BLOCK \
                 or dims[:picks.axis] + picks.shape + dims[last:] != shape_tuple(part):
             return None
         return picks

@@ -373,13 +373,13 @@ cdef class Tensor:
         return with_numpy("invert", (self,))
 
     def __and__(x, y):
-        return bit_operator("bitwise_and", x, y)
+        return bit_operator("bitwise_and", FG_LOGICAL_AND, x, y)
 
     def __or__(x, y):
-        return bit_operator("bitwise_or", x, y)
+        return bit_operator("bitwise_or", FG_LOGICAL_OR, x, y)
 
     def __xor__(x, y):
-        return bit_operator("bitwise_xor", x, y)
+        return bit_operator("bitwise_xor", FG_LOGICAL_XOR, x, y)
 
     def __iadd__(self, y):
         return assign(self, operator2(FG_ADD, self, y), "+=")
@@ -466,11 +466,11 @@ cdef class Tensor:
 
     def any(self, axis=None, keepdims=False):
         """Whether any element differs from 0; no gradient."""
-        return call_host(np.any, (self, axis, None, keepdims))
+        return truth_over(np.any, self, axis, bool(keepdims))
 
     def all(self, axis=None, keepdims=False):
         """Whether all elements differ from 0; no gradient."""
-        return call_host(np.all, (self, axis, None, keepdims))
+        return truth_over(np.all, self, axis, bool(keepdims))
 
     def argmax(self, axis=None, keepdims=False):
         """Where the largest is; no gradient."""

@@ -15,7 +15,7 @@ from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
 from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
-from fastgrad.numpy.reductions import prod, ufunc_reduce
+from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
@@ -57,6 +57,8 @@ def _functions():
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
+    found[_np.any] = truth_over(_np.any)
+    found[_np.all] = truth_over(_np.all)
     found[_np.shape] = lambda a: a.shape
     found[_np.ndim] = lambda a: a.ndim
     found[_np.size] = lambda a, axis=None: a.size if axis is None else a.shape[axis]
