@@ -1558,6 +1558,9 @@ PICKS = {
     "of a view": (lambda x, i, j: x.T[i] * x[::-1][:, i].T, (0, 2, 2)),
     "strided index": (lambda x, i, j: x[i[::-2]], (0, 1, 2, 3, 0)),
     "one number": (lambda x, i, j: x[i[0]] * 2, (2, 1)),
+    "parts of axes": (lambda x, i, j: x[::-2, j] + x[1:3, [0, 1]].T[:1, :1], (2, 1)),
+    "take": (lambda x, i, j: np.take(x, i, axis=-1), (2, 1)),
+    "take of all": (lambda x, i, j: np.take(x, i[:, None]), (9, -1, 3)),
 }
 
 
@@ -1617,7 +1620,7 @@ def test_an_index_out_of_range_is_an_index_error(index):
 
 def test_picks_that_are_left_to_numpy():
     x, i = np.arange(24.0).reshape(2, 3, 4), np.array([1, 0])
-    for f in (lambda x, i: x[i, :, i], lambda x, i: x[:1, i], lambda x, i: x[i, None], lambda x, i: x[np.zeros((0, 1), int), i],
+    for f in (lambda x, i: x[i, :, i], lambda x, i: x[:1, i, None], lambda x, i: np.take(x, i, mode='wrap'), lambda x, i: np.take(x, i == 1, 0), lambda x, i: x[i, None], lambda x, i: x[np.zeros((0, 1), int), i],
               lambda x, i: (x > 3)[i][0, 0, 0] * x, lambda x, i: x[i == 1]):
         same(f, (x, i), (x + 1, i))
     same(lambda x, i: (x > 3)[i], (x, i), (x[::-1].copy(), i))

@@ -13,7 +13,7 @@ from fastgrad._core.engine import (  # noqa: F401
 )
 from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
-from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
+from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item, take
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
@@ -57,6 +57,7 @@ def _functions():
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
+    found[_np.take] = take
     found[_np.any] = truth_over(_np.any)
     found[_np.all] = truth_over(_np.all)
     found[_np.shape] = lambda a: a.shape
