@@ -11,10 +11,30 @@ cdef enum:
     RECORDINGS_TO_WARN = 32     # of one signature
 
 
+cdef struct Read:
+    PyObject* container         # all three belong to the walk's lists
+    PyObject* key
+    PyObject* value
+
+
+cdef Read* reads_of(list found) except NULL:
+    """(container, key, value) of each entry, where a comparison at each call finds them soonest."""
+    cdef Read* reads = <Read*>PyMem_RawCalloc(<size_t>len(found) + 1, sizeof(Read))
+    cdef Py_ssize_t k
+    if reads == NULL:
+        raise MemoryError("fg.compile: no memory for the recording")
+    for k in range(len(found)):
+        container, key, value = <tuple>found[k]
+        reads[k].container, reads[k].key, reads[k].value = <PyObject*>container, <PyObject*>key, <PyObject*>value
+    return reads
+
+
 @cython.final
 cdef class Ground:
     """What a recording rests on besides the arguments: see fastgrad.transforms.bindings."""
     cdef list cells, dicts, lists, attributes       # (container, key, value)
+    cdef Read* read_cells
+    cdef Read* read_dicts
     cdef list arrays                    # (ndarray, bytes)
     cdef object sample
     cdef readonly list generators
@@ -24,22 +44,31 @@ cdef class Ground:
         self.cells, self.dicts, self.lists, self.attributes = walk.cells, walk.dicts, walk.lists, walk.attributes
         self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
         self.arrays = [(array, sample(array)) for array in walk.arrays]
+        self.read_cells, self.read_dicts = reads_of(self.cells), reads_of(self.dicts)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.read_cells)
+        PyMem_RawFree(self.read_dicts)
 
     cdef bint holds(self) except -1:
         """Whether everything is what it was."""
         cdef object now
         cdef PyObject* item
-        for cell, key, value in self.cells:
-            item = PyCell_Get(<PyObject*>cell)
+        cdef Read* read
+        cdef Py_ssize_t k
+        for k in range(len(self.cells)):
+            read = self.read_cells + k
+            item = PyCell_Get(read.container)
             if item == NULL:
                 return False
             now = <object>item
             Py_DECREF(now)
-            if now is not value and not same_constant(now, value):
+            if item != read.value and not same_constant(now, <object>read.value):
                 return False
-        for container, key, value in self.dicts:
-            item = PyDict_GetItemWithError(container, key)
-            if item == NULL or (item != <PyObject*>value and not same_constant(<object>item, value)):
+        for k in range(len(self.dicts)):
+            read = self.read_dicts + k
+            item = PyDict_GetItemWithError(<object>read.container, <object>read.key)
+            if item == NULL or (item != read.value and not same_constant(<object>item, <object>read.value)):
                 return False
         for container, key, value in self.lists:
             if key == -1:
@@ -329,7 +358,7 @@ cdef class Compiled:
         """By the whole signature; out, if given, is filled and returned."""
         cdef Entry entry
         cdef Program program
-        cdef list results
+        cdef tuple results
         if fg_mark:                     # inside another recording: part of it
             if out is not None:
                 raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
@@ -341,12 +370,10 @@ cdef class Compiled:
         if entry.eager:
             return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         for program in list(entry.programs):
-            results = []
+            results = None
             if out is None:
-                code = program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results)
-            else:
-                code = replay_into(program, call.leaves, call.form, out)
-            if code == RUN_DONE:
+                results = program.replay(items_of(call.leaves), len(call.leaves), None, call.form)
+            if results is not None or (out is not None and replay_into(program, call.leaves, call.form, out)):
                 if entry.programs[0] is not program and program in entry.programs:
                     entry.programs.remove(program)
                     entry.programs.insert(0, program)
@@ -450,15 +477,15 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     cdef Entry entry = compiled.last
     cdef Program program
     cdef Py_ssize_t n = PyVectorcall_NARGS(flags), k
-    cdef list results
+    cdef tuple results
     cdef int form
     if names == NULL and entry is not None and not fg_mark and entry.recording == current_tape().recording:
         program = <Program>(<list>entry.programs)[0]
         if n == <Py_ssize_t>program.n_arguments:
             form = form_of(arguments, n)
             if form >= 0:
-                results = []
-                if program.replay(arguments, n, None, form, results) == RUN_DONE:
+                results = program.replay(arguments, n, None, form)
+                if results is not None:
                     return program.build(results)
     positional = tuple([<object>arguments[k] for k in range(n)])
     keywords = {}
@@ -469,7 +496,7 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
             if out is not None and not keywords and entry is not None and not fg_mark and entry.recording == current_tape().recording:
                 program = <Program>(<list>entry.programs)[0]
                 form = form_of(arguments, n) if n == <Py_ssize_t>program.n_arguments else -1
-                if form >= 0 and replay_into(program, positional, form, out) == RUN_DONE:
+                if form >= 0 and replay_into(program, positional, form, out):
                     return out
             return compiled.call_slowly(positional, keywords, out)
     return compiled.call_slowly(positional, keywords)
