@@ -1429,3 +1429,81 @@ def test_a_gradient_is_clipped_by_its_norm():
         x = fg.tensor(x)
         near(lowered((compiled(x), w.grad)), lowered((f(x), v.grad)), 1.0)
     assert compiled.recordings <= 3
+
+
+# ------------------------------------------------------------------------------------------------------ calls and threads
+
+
+def test_sums_and_products_keep_their_bits_whichever_operand_was_made_last():
+    def f(x, y):
+        for k in range(20):
+            y = fnp.tanh(x * y + x) + 0.1 * y
+            y = y * x + (x + y) * (y if k % 2 else x)
+        return y - x, x - y
+
+    compiled = fg.compile(f)
+    for x, y in ((0.5, 0.3), (-0.7, 1.1), (0.0, -0.0), (math.inf, 1.0), (math.nan, 0.2)):
+        check(compiled(x, y), f(x, y))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 1024, 1025, 5000])
+def test_small_and_large_results_are_arrays_of_their_own(n):
+    compiled = fg.compile(lambda x: (fnp.exp(x) * 2.0, fnp.tanh(x)))
+    x = np.linspace(0.0, 1.0, n)
+    first = compiled(x)
+    kept = [a.copy() for a in first]
+    second, third = compiled(x), compiled(x + 1.0)
+    for a, b, c, d in zip(first, second, third, kept):
+        assert a.flags.writeable and a.flags.c_contiguous and type(a) is np.ndarray
+        assert not np.shares_memory(a, b) and not np.shares_memory(b, c)
+        assert np.array_equal(a, d) and np.array_equal(b, d)
+        b[...] = 7.0
+    check(compiled(x), tuple(kept))
+
+
+def test_what_a_replay_returns_is_held_by_the_caller_alone():
+    compiled = fg.compile(lambda x: (x * 2.0, (x * x).sum()))
+    x = np.ones(3)
+    compiled(x)
+    result = compiled(x)
+    assert type(result) is tuple and type(result[1]) is np.float64
+    like = tuple([x, 1.0])
+    assert sys.getrefcount(result) == sys.getrefcount(like)
+    for refused in (np.ones(4), np.ones((3, 1)), 2.0):
+        check(compiled(refused), (refused * 2.0, np.sum(refused * refused)), ulps=4)
+
+
+def test_threadpoolctl_limits_the_threads_of_programs():
+    threadpoolctl = pytest.importorskip("threadpoolctl", minversion="3.2")
+    compiled = fg.compile(lambda x: fnp.exp(x).sum())
+    x = np.linspace(0.0, 1.0, 300_000)
+    before, expected = fg.get_num_threads(), compiled(x)
+    try:
+        fg.set_num_threads(2)
+        with threadpoolctl.threadpool_limits(limits=1):
+            assert fg.get_num_threads() == 1
+            check(compiled(x), expected, ulps=4)
+        assert fg.get_num_threads() == 2
+        with threadpoolctl.threadpool_limits(limits={"fastgrad": 3}):
+            assert fg.get_num_threads() == 3
+        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            assert fg.get_num_threads() == 2
+        found = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "fastgrad"]
+        assert [(entry["num_threads"], Path(entry["filepath"]).name) for entry in found] == [(2, Path(engine.__file__).name)]
+    finally:
+        fg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_threadpoolctl_is_imported_by_those_who_compile(compiles):
+    pytest.importorskip("threadpoolctl", minversion="3.2")
+    code = "import sys, fastgrad as fg" + "; fg.compile(lambda x: x)" * compiles + "; print('threadpoolctl' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(compiles)]
+
+
+def test_compile_does_without_threadpoolctl():
+    code = ("import sys; sys.modules['threadpoolctl'] = None; import fastgrad as fg; "
+            "f = fg.compile(lambda x: x * 2.0); print(f(1.0), f(2.0))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2.0", "4.0"]

@@ -602,7 +602,9 @@ def set_num_threads(n=None):
     -----
     The same threads serve all loops: products, groups of elementwise operations and lanes; they never run inside each
     other, and no BLAS runs inside them, so there are never more than n busy.  At the start n is the number of processors,
-    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.
+    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.  Where threadpoolctl is
+    installed, its ``threadpool_limits`` sets n too, from the first ``fg.compile`` or ``fg.load_program`` on; by itself it is
+    ``limits={"fastgrad": n}``.
 
     Examples
     --------

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
+from fastgrad.transforms import threads
 from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, random_states, sample
 from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
@@ -88,6 +89,7 @@ def compile(fun, static_argnums=()):
         has_own_out = "out" in inspect.signature(fun).parameters
     except (TypeError, ValueError):
         has_own_out = False
+    threads.register()
     return engine.Compiled(fun, tuple(int(k) for k in static), has_own_out, sys.modules[__name__])
 
 
