@@ -24,7 +24,8 @@ cdef struct Input:
     int form
     int dtype
     bint used
-    bint tracked                # of a slot: whether gradients flowed through it
+    bint tracked                # whether gradients flowed through it
+    bint leaf                   # of an argument: whether it asks for a gradient itself
     int base                    # BASE_ARENA: copied to `place`; else a pointer
     bint cell
     Py_ssize_t place
@@ -127,6 +128,7 @@ cdef class Program:
     cdef list generators                # that host calls draw from
     cdef Ground ground
     cdef object structure               # of the results
+    cdef list rules                     # None, or for each result None or the Rule that puts it on the tape
     cdef list constants                 # for each leaf of the results None, or (what it is, whether to copy it)
     cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
     cdef bint plain                     # arguments need no more looking at than replay does
