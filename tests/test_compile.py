@@ -1677,3 +1677,320 @@ def test_truth_values_of_numbers():
     f = lambda x: (np.any(x), np.all(x), np.logical_not(x > 0), (x > 0) & (x < 1), np.mean(x > 0))     # noqa: E731
     for number in (np.float64, float, np.float32, fg.tensor):
         same(f, *[(number(x),) for x in (0.5, -1.0, 0.0, np.nan, 2.0)], recordings=None)
+# ------------------------------------------------------------------------------------------------------ calls and threads
+
+
+def test_sums_and_products_keep_their_bits_whichever_operand_was_made_last():
+    def f(x, y):
+        for k in range(20):
+            y = fnp.tanh(x * y + x) + 0.1 * y
+            y = y * x + (x + y) * (y if k % 2 else x)
+        return y - x, x - y
+
+    compiled = fg.compile(f)
+    for x, y in ((0.5, 0.3), (-0.7, 1.1), (0.0, -0.0), (math.inf, 1.0), (math.nan, 0.2)):
+        check(compiled(x, y), f(x, y))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 1024, 1025, 5000])
+def test_small_and_large_results_are_arrays_of_their_own(n):
+    compiled = fg.compile(lambda x: (fnp.exp(x) * 2.0, fnp.tanh(x)))
+    x = np.linspace(0.0, 1.0, n)
+    first = compiled(x)
+    kept = [a.copy() for a in first]
+    second, third = compiled(x), compiled(x + 1.0)
+    for a, b, c, d in zip(first, second, third, kept):
+        assert a.flags.writeable and a.flags.c_contiguous and type(a) is np.ndarray
+        assert not np.shares_memory(a, b) and not np.shares_memory(b, c)
+        assert np.array_equal(a, d) and np.array_equal(b, d)
+        b[...] = 7.0
+    check(compiled(x), tuple(kept))
+
+
+def test_what_a_replay_returns_is_held_by_the_caller_alone():
+    compiled = fg.compile(lambda x: (x * 2.0, (x * x).sum()))
+    x = np.ones(3)
+    compiled(x)
+    result = compiled(x)
+    assert type(result) is tuple and type(result[1]) is np.float64
+    like = tuple([x, 1.0])
+    assert sys.getrefcount(result) == sys.getrefcount(like)
+    for refused in (np.ones(4), np.ones((3, 1)), 2.0):
+        check(compiled(refused), (refused * 2.0, np.sum(refused * refused)), ulps=4)
+
+
+def test_threadpoolctl_limits_the_threads_of_programs():
+    threadpoolctl = pytest.importorskip("threadpoolctl", minversion="3.2")
+    compiled = fg.compile(lambda x: fnp.exp(x).sum())
+    x = np.linspace(0.0, 1.0, 300_000)
+    before, expected = fg.get_num_threads(), compiled(x)
+    try:
+        fg.set_num_threads(2)
+        with threadpoolctl.threadpool_limits(limits=1):
+            assert fg.get_num_threads() == 1
+            check(compiled(x), expected, ulps=4)
+        assert fg.get_num_threads() == 2
+        with threadpoolctl.threadpool_limits(limits={"fastgrad": 3}):
+            assert fg.get_num_threads() == 3
+        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            assert fg.get_num_threads() == 2
+        found = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "fastgrad"]
+        assert [(entry["num_threads"], Path(entry["filepath"]).name) for entry in found] == [(2, Path(engine.__file__).name)]
+    finally:
+        fg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_threadpoolctl_is_imported_by_those_who_compile(compiles):
+    pytest.importorskip("threadpoolctl", minversion="3.2")
+    code = "import sys, fastgrad as fg" + "; fg.compile(lambda x: x)" * compiles + "; print('threadpoolctl' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(compiles)]
+
+
+def test_compile_does_without_threadpoolctl():
+    code = ("import sys; sys.modules['threadpoolctl'] = None; import fastgrad as fg; "
+            "f = fg.compile(lambda x: x * 2.0); print(f(1.0), f(2.0))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2.0", "4.0"]
+
+
+# ---------------------------------------------------------------------------------- a compiled function that is differentiated
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Nodes for whole results, however few operations there are."""
+    from fastgrad.transforms import pullbacks
+
+    monkeypatch.setattr(pullbacks, "LEAST_OPERATIONS", 0)
+
+
+def on_leaves(f, *arrays, k=1):
+    """What f gives for Tensors that ask for gradients, and these after backward; for each of k calls."""
+    found = []
+    for i in range(k):
+        leaves = [fg.tensor(a * (1 + 0.25 * i), requires_grad=True) for a in arrays]
+        out = f(*leaves)
+        outs = out if isinstance(out, tuple) else (out,)
+        flowing = [t for t in outs if isinstance(t, fg.Tensor) and t.requires_grad]
+        total = sum((k + 1) * t.sum() for k, t in enumerate(outs) if isinstance(t, fg.Tensor) and not t.is_leaf)
+        total.backward()
+        found.append(([plain(t) for t in outs], [None if t.grad is None else plain(t.grad) for t in leaves],
+                      [(t.is_leaf, t.dtype, t.shape) for t in outs if isinstance(t, fg.Tensor)], len(flowing)))
+    return found
+
+
+def same_nested(a, b):
+    if isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            same_nested(x, y)
+    elif isinstance(a, np.ndarray):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-12 if a.dtype == F64 else 1e-5)
+    else:
+        assert a == b
+
+
+DIFFERENTIATED = {
+    "one result": lambda x, y: (fnp.tanh(x * y) * fnp.exp(y)).sum(),
+    "an array": lambda x, y: fnp.sqrt(x * x + y * y) - x[::-1],
+    "two results": lambda x, y: (x * y + x, (fnp.exp(y) * 2.0).sum()),
+    "a result of neither": lambda x, y: (x * 2.0, fnp.ones(3), 7),
+    "truth values": lambda x, y: (fnp.where(x > y, x, y) * x, x > y),
+    "a branch": lambda x, y: x * y if x.sum() > 5.5 else x / y,
+    "the same twice": lambda x, y: (lambda z: (z, z * 1.0))(x * y),
+    "an argument itself": lambda x, y: (x, x * y),
+    "detached": lambda x, y: x * (y + x).detach() + y,
+    "cut by no_grad": lambda x, y: x * cut(y) + y,
+    "a gradient inside": lambda x, y: fg.grad(lambda v: (v * v * y).sum())(x) * x,
+    "rules": lambda x, y: fnp.prod(fnp.stack([x, y * x, x + y]), axis=0) * fnp.concatenate([x, y])[1:4],
+    "products": lambda x, y: (x[:, None] * y) @ fnp.exp(x),
+    "an index": lambda x, y: x[[0, 0, 2]] * y[1],
+    "float32": lambda x, y: x.astype(F32) * fnp.sin(y.astype(F32)),
+}
+
+
+def cut(t):
+    with fg.no_grad():
+        return t * 1.0
+
+
+@pytest.mark.filterwarnings("ignore:fg.compile")
+@pytest.mark.parametrize("name", list(DIFFERENTIATED))
+def test_what_is_differentiated_gives_what_the_function_gives(name, always):
+    f = DIFFERENTIATED[name]
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([0.5, 2.5, 1.5])
+    same_nested(on_leaves(fg.compile(f), x, y, k=3), on_leaves(f, x, y, k=3))
+    within = fg.compile(f)
+    same_nested(on_leaves(lambda x, y: within(x * 2.0, y + x), x, y, k=3), on_leaves(lambda x, y: f(x * 2.0, y + x), x, y, k=3))
+    half = fg.compile(f)
+    same_nested(on_leaves(lambda x: half(x * 2.0, y), x, k=3), on_leaves(lambda x: f(x * 2.0, y), x, k=3))
+
+
+@pytest.mark.parametrize("transform", [
+    fg.grad, fg.value_and_grad, fg.jacrev, fg.jacfwd, fg.hessian, lambda f: fg.grad(lambda x: fg.grad(f)(x).sum()),
+    lambda f: fg.jacrev(fg.jacrev(f)), lambda f: lambda x: fg.hvp(f, (x,), (x,)), lambda f: lambda x: fg.jvp(f, (x,), (x * x,)),
+    lambda f: fg.grad(lambda x: fg.vmap(f)(fnp.stack([x, x * 2.0])).sum()), lambda f: fg.compile(fg.grad(f)),
+    lambda f: lambda x: fg.linearize(f, x)[1](x)])
+def test_transforms_of_a_compiled_function(transform, always):
+    f = lambda x: (fnp.tanh(x * x) * fnp.exp(-x)).sum()  # noqa: E731
+    theirs, ours = transform(f), transform(fg.compile(f))
+    for x in (np.array([1.0, 2.0, 3.0]), np.array([0.3, -0.2, 0.1]), np.array([0.0, 1.0, -1.0])):
+        near(ours(x), theirs(x), 1e3)
+
+
+def test_a_long_function_is_one_node_of_a_recording_and_a_short_one_is_not():
+    def chain(n):
+        def f(x):
+            y = x
+            for _ in range(n):
+                y = fnp.tanh(x * y + x) + 0.1
+            return y
+        return f
+
+    for n, one in ((2, False), (50, True)):
+        compiled, x = fg.compile(chain(n)), fg.tensor(0.5, requires_grad=True)
+        for k in range(3):
+            with fg.Tape() as tape:
+                compiled(x * 1.0)
+            assert k == 0 or (len(tape) < 6) == one, (n, k, len(tape))
+
+
+def test_a_pullback_sees_what_was_there_at_the_call(always):
+    w, data = fg.tensor(np.ones(3), requires_grad=True), np.array([1.0, 2.0, 3.0])
+    scale = [2.0]
+
+    def f(x):
+        return (x * w * fnp.sin(data * scale[0]) * x).sum()
+
+    compiled = fg.compile(f)
+    results = []
+    for g in (f, compiled, compiled, compiled):
+        with fg.no_grad():
+            w[...] = 1.0
+        w.grad, data[:], scale[0] = None, [1.0, 2.0, 3.0], 2.0
+        array = np.array([0.1, 0.2, 0.3])
+        x = fg.tensor(array, requires_grad=True)
+        out = g(x * 3.0)
+        with fg.no_grad():
+            w[...] = 5.0
+        data[:], scale[0], array[:] = 0.0, 7.0, 9.0
+        out.backward()
+        results.append((plain(out), plain(x.grad), plain(w.grad)))
+    for ours in results[1:]:
+        same_nested(ours, results[0])
+
+
+def test_contract_34_backward_twice_through_a_compiled_function(always):
+    compiled = fg.compile(lambda x: (x * x * fnp.exp(x)).sum())
+    for _ in range(3):
+        x = fg.tensor([1.0, 2.0], requires_grad=True)
+        out = compiled(x * 1.0)
+        out.backward(retain_graph=True)
+        first = plain(x.grad).copy()
+        out.backward()
+        near(plain(x.grad), 2 * first, 8)
+        with pytest.raises(RuntimeError):
+            out.backward()
+
+
+@pytest.mark.filterwarnings("ignore:fg.compile")
+def test_a_differentiated_function_that_does_more_runs_as_it_is(always):
+    seen, rng = fg.tensor(np.zeros(3)), np.random.default_rng(0)
+
+    def writes(x):
+        with fg.no_grad():
+            seen[...] = seen + 1.0
+        return x * 2.0
+
+    def reads(x):
+        return x * float(x.detach().sum())
+
+    def draws(x, rng):
+        return x * rng.normal(size=3)
+
+    def backwards(x):
+        y = (x * x).sum()
+        y.backward(retain_graph=True)
+        return x * 3.0
+
+    for k in range(4):
+        x = fg.tensor(np.arange(3.0), requires_grad=True)
+        for f in (writes, reads):
+            x.grad = None
+            out = (compiled_twins.setdefault(f.__name__, fg.compile(f)))(x * 1.0)
+            out.sum().backward()
+            near(plain(x.grad), {"writes": np.full(3, 2.0), "reads": np.full(3, 3.0)}[f.__name__], 4)
+        assert plain(seen).tolist() == [k + 1.0] * 3
+        x.grad = None
+        out = compiled_twins.setdefault("draws", fg.compile(draws))(x * 1.0, rng)
+        out.sum().backward()
+        x.grad = None
+        z = compiled_twins.setdefault("backwards", fg.compile(backwards))(x * 1.0)
+        near(plain(x.grad), 2 * np.arange(3.0), 4)
+        z.sum().backward()
+        near(plain(x.grad), 2 * np.arange(3.0) + 3.0, 4)
+    twin = np.random.default_rng(0)
+    for _ in range(4):
+        twin.normal(size=3)
+    assert rng.bit_generator.state == twin.bit_generator.state
+
+
+compiled_twins = {}
+
+
+def test_differentiated_and_plain_calls_of_one_function_take_turns(always):
+    compiled = fg.compile(lambda x, y: x * fnp.exp(y))
+    a, b = np.array([1.0, 2.0]), np.array([0.5, 0.25])
+    for _ in range(3):
+        check(compiled(a, b), a * np.exp(b), ulps=4)
+        x = fg.tensor(a, requires_grad=True)
+        for y in (b, fg.tensor(b), x * 1.0, 0.5):
+            out = compiled(x * 1.0, y)
+            assert out.requires_grad or not out.is_leaf
+            x.grad = None
+            out.sum().backward()
+            value = np.asarray(plain(y))
+            expected = np.exp(value) * np.ones(2) + (a * np.exp(value) if isinstance(y, fg.Tensor) and not y.is_leaf else 0.0)
+            near(plain(x.grad), expected, 16)
+        with fg.no_grad():
+            assert compiled(x * 1.0, b).is_leaf
+        with pytest.raises(TypeError, match="lose"):
+            compiled(x * 1.0, b, out=np.zeros(2))
+
+
+def test_a_tensor_in_the_middle_of_a_recording_is_read_anew(always):
+    box = [None]
+    compiled = fg.compile(lambda x: (x * box[0] * x).sum())
+    for k in range(20):
+        w, x = fg.tensor(np.full(3, 1.0 + k), requires_grad=True), fg.tensor(np.arange(3.0), requires_grad=True)
+        box[0] = w * 2.0
+        compiled(x * 1.0).backward()
+        check((w.grad, x.grad), (2 * np.arange(3.0) ** 2, 4 * np.arange(3.0) * (1.0 + k)), ulps=4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_whose_loss_is_differentiated_outside_learns_the_same(seed, always, monkeypatch):
+    from fastgrad.transforms import pullbacks
+
+    monkeypatch.setattr(pullbacks, "SMALL_PRODUCTS", 1e12)
+    rng = np.random.default_rng(seed)
+    data, labels, first = rng.normal(size=(5, 4)), np.array([0, 1, 2, 0, 1]), rng.normal(size=(2, 8, 8))
+    losses = []
+    for compiles in (False, True):
+        w, v = (fg.tensor(a, requires_grad=True) for a in (first[0, :4], first[1, :, :3]))
+        model = lambda x: fnp.tanh(x @ w) @ v  # noqa: E731
+        called, found = fg.compile(model) if compiles else model, []
+        for k in range(5):
+            w.grad = v.grad = None
+            loss = fg.nn.cross_entropy(called(fg.tensor(data * (k + 1))), labels)
+            loss.backward()
+            with fg.no_grad():
+                w[...] = w - 0.1 * w.grad
+                v[...] = v - 0.1 * v.grad
+            found.append(plain(loss).item())
+        losses.append(found)
+    np.testing.assert_allclose(*losses, rtol=1e-11)
+    assert called.recordings == 1

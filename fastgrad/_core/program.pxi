@@ -18,13 +18,14 @@ cdef enum:
     FORM_NUMBER
     FORM_TENSOR
 
-cdef cnp.ndarray A_FLOAT64 = np.zeros(())     # what PyArray_ToScalar wants to see
+    SMALL_RESULT = 8192         # bytes up to which NumPy has memory for a result sooner than the pool
 
 cdef struct Input:
     int form
     int dtype
     bint used
-    bint tracked                # of a slot: whether gradients flowed through it
+    bint tracked                # whether gradients flowed through it
+    bint leaf                   # of an argument: whether it asks for a gradient itself
     int base                    # BASE_ARENA: copied to `place`; else a pointer
     bint cell
     Py_ssize_t place
@@ -43,6 +44,7 @@ cdef struct Output:
 
 cdef struct Workspace:
     Workspace* next
+    PyObject* kept              # NULL, or a list of what must live until the run is over
     index_t step                # the step that a run stopped at
     char* arena
     char* scratch
@@ -126,6 +128,7 @@ cdef class Program:
     cdef list generators                # that host calls draw from
     cdef Ground ground
     cdef object structure               # of the results
+    cdef list rules                     # None, or for each result None or the Rule that puts it on the tape
     cdef list constants                 # for each leaf of the results None, or (what it is, whether to copy it)
     cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
     cdef bint plain                     # arguments need no more looking at than replay does
@@ -204,12 +207,15 @@ cdef class Program:
         return w
 
     cdef inline void give_workspace(self, Workspace* w) noexcept:
+        cdef PyObject* kept = w.kept
+        w.kept = NULL
         w.next = self.spare
         self.spare = w
+        Py_XDECREF(kept)        # last: it may run anything
 
     # -- a replay
 
-    cdef int load(self, Input* input, char** bases, object given, list kept) except -1:
+    cdef int load(self, Input* input, Workspace* w, object given) except -1:
         """Puts one argument where the steps look for it.  Returns 0 where it does not fit the recording."""
         cdef Tensor t
         cdef cnp.ndarray a
@@ -226,28 +232,28 @@ cdef class Program:
                 return 1
             if not shape_is_plain(a):
                 a = native_copy(a)
-                kept.append(a)
+                keep_for_run(w, a)
             if input.cell:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = \
+                (<double*>(w.arena + input.place))[0] = \
                     (<double*>cnp.PyArray_DATA(a))[0] if input.dtype == NPY_DOUBLE else (<unsigned char*>cnp.PyArray_DATA(a))[0]
             elif input.base == BASE_ARENA:
-                memcpy(bases[BASE_ARENA] + input.place, cnp.PyArray_DATA(a), <size_t>input.bytes)
+                memcpy(w.arena + input.place, cnp.PyArray_DATA(a), <size_t>input.bytes)
             else:
-                bases[input.base] = cnp.PyArray_BYTES(a)
+                w.bases[input.base] = cnp.PyArray_BYTES(a)
             return 1
         if type(given) is Tensor:
             if input.form != FORM_TENSOR:
                 return 0
-            return self.load_tensor(input, bases, <Tensor>given, kept)
+            return self.load_tensor(input, w, <Tensor>given)
         if input.form != FORM_NUMBER:
             return 0
         if not PyFloat_CheckExact(given):
             return 0
         if input.used:
-            (<double*>(bases[BASE_ARENA] + input.place))[0] = PyFloat_AS_DOUBLE(given)
+            (<double*>(w.arena + input.place))[0] = PyFloat_AS_DOUBLE(given)
         return 1
 
-    cdef int load_tensor(self, Input* input, char** bases, Tensor t, list kept) except -1:
+    cdef int load_tensor(self, Input* input, Workspace* w, Tensor t) except -1:
         cdef Array* a
         if t.dtype_number != input.dtype:
             return 0
@@ -255,7 +261,7 @@ cdef class Program:
             if input.shape.ndim:
                 return 0
             if input.used:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+                (<double*>(w.arena + input.place))[0] = t.number
             return 1
         if not same_shape(t.array.shape, input.shape):
             return 0
@@ -265,18 +271,18 @@ cdef class Program:
         if a.strides != NULL:
             a = array_contiguous(a)
             t = new_tensor(a)
-            kept.append(t)
+            keep_for_run(w, t)
             if t.array == NULL:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+                (<double*>(w.arena + input.place))[0] = t.number
                 return 1
         if input.base == BASE_ARENA:
-            memcpy(bases[BASE_ARENA] + input.place, a.data, <size_t>input.bytes)
+            memcpy(w.arena + input.place, a.data, <size_t>input.bytes)
         else:
-            bases[input.base] = a.data
-            kept.append(lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
+            w.bases[input.base] = a.data
+            keep_for_run(w, lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
         return 1
 
-    cdef int load_outside(self, char** bases, PyObject** leaves, list kept) except -1:
+    cdef int load_outside(self, Workspace* w, PyObject** leaves) except -1:
         """Slots and arrays, and whether leaves have gradients where they had."""
         cdef Input* input = self.inputs + self.n_arguments
         cdef object slot, array
@@ -298,50 +304,49 @@ cdef class Program:
                     return 0
             elif recording and tracked(<Tensor>slot) != input.tracked:
                 return 0
-            if not self.load_tensor(input, bases, <Tensor>slot, kept):
+            if not self.load_tensor(input, w, <Tensor>slot):
                 return 0
             input += 1
         for array in self.arrays:
-            if not self.load(input, bases, array, kept):
+            if not self.load(input, w, array):
                 return 0
             input += 1
         return 1
 
-    cdef int replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form, list results) except -1:
-        """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
-        cdef list states = None
-        cdef int code
+    cdef tuple replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form):
+        """The results, then what Tensors became; None where the recording does not hold.  An exception has changed nothing."""
+        cdef list states
+        cdef tuple results = None
         self.stopped_at = self.n_steps
         if n != <Py_ssize_t>self.n_arguments or (self.ground is not None and not self.ground.holds()):
-            return RUN_REFUSED
+            return None
         if not self.generators:
-            return self.replay_once(leaves, given_outputs, form, results)
+            return self.replay_once(leaves, given_outputs, form)
         states = [generator.bit_generator.state for generator in self.generators]
-        code = RUN_REFUSED
         try:
-            code = self.replay_once(leaves, given_outputs, form, results)
+            results = self.replay_once(leaves, given_outputs, form)
         finally:
-            if code != RUN_DONE:
+            if results is None:
                 for generator, state in zip(self.generators, states):
                     generator.bit_generator.state = state
-        return code
+        return results
 
-    cdef int replay_once(self, PyObject** leaves, list given_outputs, int form, list results) except -1:
+    cdef tuple replay_once(self, PyObject** leaves, list given_outputs, int form):
         cdef Workspace* w = self.take_workspace()
-        cdef list kept = []
+        cdef tuple results
         cdef index_t i
         cdef int code
-        cdef object made
         self.stopped_at = self.n_steps
         try:
             for i in range(self.n_arguments):
-                if not self.load(self.inputs + i, w.bases, <object>leaves[i], kept):
-                    return RUN_REFUSED
-            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, leaves, kept):
-                return RUN_REFUSED
+                if not self.load(self.inputs + i, w, <object>leaves[i]):
+                    return None
+            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w, leaves):
+                return None
+            results = PyTuple_New(self.n_outputs)
             for i in range(self.n_outputs):
-                results.append(self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
-                                             None if given_outputs is None or i >= self.n_results else given_outputs[i]))
+                put_item(results, i, self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
+                                                   None if given_outputs is None or i >= self.n_results else given_outputs[i]))
             if self.work > LONG_PROGRAM:
                 with nogil:
                     code = self.run(w)
@@ -350,21 +355,21 @@ cdef class Program:
             if code == RUN_STOPPED:
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
-                return -1
+                pass_on_error()
             if code == RUN_LABELS:
                 raise_labels(self.steps + w.step, w)
             if code == RUN_REFUSED:
-                results.clear()
                 self.refused += 1
                 self.stopped_at = w.step
-                return RUN_REFUSED
+                return None
             for i in range(self.n_outputs):
-                results[i] = self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR, results[i])
+                put_item(results, i, self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
+                                                 results[i]))
         finally:
             self.give_workspace(w)
         if self.writes or self.cleared:
             self.write_back(results, leaves)
-        return RUN_DONE
+        return results
 
     cdef object room_for(self, Output* out, char** bases, int form, object given):
         """Where a result goes: memory that the steps write straight into, or None."""
@@ -379,6 +384,10 @@ cdef class Program:
         if out.cell:
             return None
         if out.base > 0:
+            if form != FORM_TENSOR and out.shape.ndim and out.shape.size * item_size(out.dtype) <= SMALL_RESULT:
+                array = cnp.PyArray_EMPTY(<int>out.shape.ndim, <cnp.npy_intp*>out.shape.dims, out.dtype, 0)
+                bases[out.base] = cnp.PyArray_BYTES(array)
+                return array
             a = array_new(out.shape, out.dtype)
             bases[out.base] = a.data
             return new_tensor(a)
@@ -404,7 +413,7 @@ cdef class Program:
                 t.dtype_number = out.dtype
                 return t
             if out.dtype == NPY_DOUBLE:
-                return cnp.PyArray_ToScalar(<void*>&number, A_FLOAT64)
+                return fg_float64(number)
             return np.bool_(number != 0)
         if out.base > 0:
             if type(room) is Tensor and form != FORM_TENSOR:
@@ -422,7 +431,7 @@ cdef class Program:
         copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(array))
         return array if out.shape.ndim else array[()]
 
-    cdef int write_back(self, list results, PyObject** leaves) except -1:
+    cdef int write_back(self, tuple results, PyObject** leaves) except -1:
         """Tensors from outside take their new values; nothing here can fail."""
         cdef Py_ssize_t k = self.n_results
         cdef Tensor v
@@ -437,7 +446,6 @@ cdef class Program:
                 take_value(target_tensor(target, leaves), v)
         for target in self.cleared:
             target_tensor(target, leaves).gradient = None
-        del results[self.n_results:]
         return 0
 
     # -- results
@@ -459,18 +467,20 @@ cdef class Program:
                 self.plain = False
         return 0
 
-    cdef object build(self, list results):
-        """The results as the function returned them."""
+    cdef object build(self, tuple results):
+        """What replay returned as the function returned it."""
         cdef Py_ssize_t k, at = 0
+        cdef list leaves
         if self.simple == 0:
             return results[0]
         if self.simple > 0:
-            return tuple(results)
+            return results if self.n_results == self.n_outputs else results[:self.n_results]
+        leaves = list(results[:self.n_results])
         for k in range(len(self.constants)):
             if self.constants[k] is not None:
                 value, copied = <tuple>self.constants[k]
-                results.insert(k, value.copy() if copied else value)
-        return unflatten_tuples(self.structure, results, &at)
+                leaves.insert(k, value.copy() if copied else value)
+        return unflatten_tuples(self.structure, leaves, &at)
 
     cdef int run(self, Workspace* w) noexcept nogil:
         """The steps in order."""
@@ -634,6 +644,25 @@ cdef Tensor target_tensor(object target, PyObject** leaves):
     return <Tensor>target if type(target) is Tensor else <Tensor?><object>leaves[<int>target]
 
 
+cdef inline int put_item(tuple results, Py_ssize_t k, object item) except -1:
+    """An item of a tuple that nobody else has seen, in place of the one that is there."""
+    cdef PyObject* before = PySequence_Fast_ITEMS(results)[k]
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(results, k, item)
+    Py_XDECREF(before)
+    return 0
+
+
+cdef int keep_for_run(Workspace* w, object what) except -1:
+    """Keeps an object until the workspace is given back."""
+    if w.kept == NULL:
+        kept = []
+        Py_INCREF(kept)
+        w.kept = <PyObject*>kept
+    (<list>w.kept).append(what)
+    return 0
+
+
 cdef Lender lend(Array* a):
     cdef Lender lender = Lender.__new__(Lender)
     lender.array = array_keep(a)
@@ -644,6 +673,11 @@ cdef void workspace_free(Workspace* w) noexcept:
     PyMem_RawFree(w.arena_block)
     PyMem_RawFree(w.scratch_block)
     PyMem_RawFree(w)
+
+
+cdef int pass_on_error() except -1:
+    """An exception is set: it goes on from here."""
+    return -1
 
 
 cdef void restore_error(object error) noexcept:

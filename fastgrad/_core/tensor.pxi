@@ -185,6 +185,7 @@ cdef class Tensor:
         if fg_mark:
             t.traced = fg_mark | open_trace().of_tensor(self)
             t.weak = self.weak
+            open_trace().cuts = True
         return t
 
     def __array__(self, dtype=None, copy=None):

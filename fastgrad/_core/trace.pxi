@@ -62,6 +62,7 @@ cdef class Trace:
     cdef dict gradients_seen            # id(leaf)
     cdef set outsiders                  # ids of Tensors from outside that have a value of this trace: arguments, assigned ones
     cdef set guarded
+    cdef bint cuts                      # something was done outside the tape, or detached: derivatives are not those of the values
     cdef bint broken                    # a value is missing: nothing may be replayed
     cdef list kept                      # what must live while its id counts
     cdef Py_ssize_t alive               # Tensors made inside that are still there
@@ -136,6 +137,8 @@ cdef class Trace:
 
     cdef index_t of_tensor(self, Tensor t) except 0:
         cdef mark_t place = t.traced ^ self.mark
+        if not self.tape.recording:
+            self.cuts = True
         if place < (<mark_t>1 << MARK_BITS):
             if place:
                 return <index_t>place

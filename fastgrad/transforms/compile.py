@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
+from fastgrad.transforms import pullbacks, threads
 from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, random_states, sample
 from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
@@ -66,8 +67,10 @@ def compile(fun, static_argnums=()):
     arguments draws anew at each call.  Python's other side effects, printing for instance, happen while recording only, and
     so does its reading of files, the clock and the environment.
 
-    A function whose result is still being differentiated, that keeps Tensors it makes, or that changes numbers and arrays
-    it reads from outside, runs as it is, with a warning.
+    Where it is itself differentiated (its result is, or it is called on Tensors in the middle of a recording), a function of
+    100 operations or more leaves one node for each result, whose pullback is compiled at the first sweep; a shorter one, one
+    that detaches or changes anything, and one that is mostly products of matrices, runs as it is.  So does, with a warning, one
+    that keeps Tensors it makes, or that changes numbers and arrays it reads from outside.
 
     Examples
     --------
@@ -88,6 +91,7 @@ def compile(fun, static_argnums=()):
         has_own_out = "out" in inspect.signature(fun).parameters
     except (TypeError, ValueError):
         has_own_out = False
+    threads.register()
     return engine.Compiled(fun, tuple(int(k) for k in static), has_own_out, sys.modules[__name__])
 
 
@@ -108,7 +112,8 @@ class Signature:
             if kind is Tensor:
                 self.differentiated |= recording and engine.is_tracked(leaf) and not leaf.is_leaf
                 alias = first.setdefault(id(leaf), len(replayed))
-                key.append((TENSOR, leaf.dtype, leaf.shape, leaf.requires_grad, leaf.grad is None, alias))
+                tracked = recording and engine.is_tracked(leaf)
+                key.append((TENSOR, leaf.dtype, leaf.shape, leaf.requires_grad, tracked, leaf.grad is None, alias))
                 form = TENSOR
             elif kind is float:
                 key.append((NUMBER,))
@@ -126,9 +131,11 @@ class Signature:
             self.places.append(place)
         self.leaves = tuple(replayed)
         self.form = TENSOR if TENSOR in self.forms or not self.forms else ARRAY
-        # plain: every argument is a leaf to be replayed, and no Tensor is there twice, so that the next call can skip this
-        self.plain = not keywords and not static and len(replayed) == len(leaves) == len(arguments) \
-            and len(first) == self.forms.count(TENSOR) and all(part == () for part in self.structure[2][0][2]) \
+        # flat: every argument is a leaf to be replayed, and no Tensor is there twice; plain: nor is one differentiated or has a
+        # gradient, so that the next call can skip this
+        self.flat = not keywords and not static and len(replayed) == len(leaves) == len(arguments) \
+            and len(first) == self.forms.count(TENSOR) and all(part == () for part in self.structure[2][0][2])
+        self.plain = self.flat and not self.differentiated \
             and not any(isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in replayed)
         self.key = (recording, self.structure, _asides(self.structure), tuple(key),
                     tuple((k, _by_value(v, True)) for k, v in sorted(self.static.items())))
@@ -156,6 +163,10 @@ class Signature:
             return value
         self.generators.append(value)
         return RecordingGenerator(value)
+
+    def draws(self):
+        """Whether a random generator is among the arguments."""
+        return any(isinstance(value, np.random.Generator) for value in (*self.static.values(), *[v for _, v in self.constants]))
 
     def give_back(self, wrappers, writes):
         """After a recording: arrays of the caller take what their stand-ins became."""
