@@ -614,11 +614,24 @@ cdef Tensor elementwise_rule(CTape* tape, index_t i, int k, Tensor g, index_t* i
     cdef int op = tape.nodes[i].op, needs = fg_needs[op][k]
     if fg_mark and not tape.recording and g.dtype_number == tape.nodes[i].dtype and not rule_is_simple(op, k):
         return pull_compiled(tape, i, k, g, id)
-    cdef Tensor x = tensor_of_node(tape, id[0]) if needs & 1 else None
-    cdef Tensor y = tensor_of_node(tape, id[1]) if needs & 2 else None
-    cdef Tensor z = tensor_of_node(tape, id[2]) if needs & 4 else None
+    cdef Tensor x = as_computed(tape, i, id[0]) if needs & 1 else None
+    cdef Tensor y = as_computed(tape, i, id[1]) if needs & 2 else None
+    cdef Tensor z = as_computed(tape, i, id[2]) if needs & 4 else None
     cdef Tensor out = tensor_of_node(tape, i) if needs & 8 else None
     return rule_function(op, k)(g, x, y, z, out)
+
+
+cdef Tensor as_computed(CTape* tape, index_t i, index_t operand):
+    """An operand of node i in the precision that node i was computed in, as the loops read it.
+
+    Else a part of a rule that reads one operand alone would round to float32 in a float64 operation, and a number, which
+    is kept as a float64, would make a float32 operation's tangent float64.
+    """
+    cdef int dtype = tape.nodes[i].dtype
+    cdef Tensor t = tensor_of_node(tape, operand)
+    if t.dtype_number == dtype or not is_float(t):
+        return t
+    return cast(t, cnp.PyArray_DescrFromType(dtype))
 
 
 cdef dict simple_rules = {}
