@@ -432,7 +432,16 @@ LOSSES = {
     "of a broadcast": lambda x, l: fg.grad(lambda x: fg.nn.cross_entropy(fnp.broadcast_to(x[:1], (6, 4)), l))(x),
     "tangent": lambda x, l: fg.jvp(lambda x: fg.nn.cross_entropy(x, l), (x,), (fnp.cos(x),)),
     "hessian": lambda x, l: fg.hessian(lambda x: fg.nn.cross_entropy(x, l))(x),
+    "weighted": lambda x, l: fg.value_and_grad(lambda x: fg.nn.cross_entropy(x, l, CLASS_WEIGHTS))(x),
+    "weighted, a list": lambda x, l: fg.nn.cross_entropy(x, l, list(CLASS_WEIGHTS), "none"),
+    "weighted, float32": lambda x, l: fg.grad(lambda x: fg.nn.cross_entropy(x, l, CLASS_WEIGHTS.astype(F32), "sum"))(x),
+    "weighted by a Tensor": lambda x, l: fg.grad(lambda x, w: fg.nn.cross_entropy(x, l, w), (0, 1))(x, x[0] ** 2 + 0.5),
+    "smoothed": lambda x, l: fg.value_and_grad(lambda x: fg.nn.cross_entropy(x, l, label_smoothing=0.1))(x),
+    "smoothed and weighted": lambda x, l: fg.grad(lambda x: fg.nn.cross_entropy(x, l, CLASS_WEIGHTS, label_smoothing=0.25))(x),
+    "smoothed, each": lambda x, l: fg.jvp(lambda x: fg.nn.cross_entropy(x, l, CLASS_WEIGHTS, "none", 0.25), (x,), (fnp.cos(x),)),
+    "of one": lambda x, l: fg.nn.cross_entropy(x[0], l[0], CLASS_WEIGHTS, label_smoothing=0.25),
 }
+CLASS_WEIGHTS = np.array([0.5, 2.0, 0.0, 3.0])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
@@ -443,6 +452,29 @@ def test_cross_entropy_replays_with_labels_as_an_argument(name, dtype):
         x, l = drawn([(6, 4)], turn)[0], labels(turn, dtype)
         near(lowered(compiled(x, l)), lowered(LOSSES[name](fg.tensor(x), l)), 8.0)
     assert compiled.recordings == 1
+
+
+OTHER_LOSSES = {
+    "mse": lambda x, t: fg.nn.mse_loss(x, t), "mse of each": lambda x, t: fg.nn.mse_loss(x, t, "none"),
+    "binary": lambda x, t: fg.nn.binary_cross_entropy(fnp.sigmoid(x), t, CLASS_WEIGHTS),
+    "logits": lambda x, t: fg.nn.binary_cross_entropy_with_logits(x, t, CLASS_WEIGHTS, "sum", pos_weight=CLASS_WEIGHTS * 2.0),
+    "probabilities": lambda x, t: fg.nn.cross_entropy(x, t * 0.25, CLASS_WEIGHTS, label_smoothing=0.25),
+}
+
+
+@pytest.mark.parametrize("dtype", [F64, F32, np.int64, bool])
+@pytest.mark.parametrize("name", OTHER_LOSSES)
+def test_a_loss_replays_with_targets_as_an_argument(name, dtype):
+    loss = OTHER_LOSSES[name]
+    for kind in (F64, F32):
+        def f(x, t):
+            return loss(x, t), fg.grad(lambda x: loss(x, t).sum())(x)
+
+        compiled = fg.compile(f)
+        for turn in range(3):
+            x, target = drawn([(6, 4)], turn, kind)[0], (drawn([(6, 4)], turn + 10)[0] > 0).astype(dtype)
+            near(lowered(compiled(x, target)), lowered(f(x, target)), 8.0)
+        assert compiled.recordings == 1
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -1090,6 +1122,55 @@ def test_contract_31_arguments_of_other_kinds():
         fg.compile(3)
 
 
+NUMBER_OPERATORS = {
+    "argument": lambda s: s, "arithmetic": lambda s: (s * 2.0 + 1.0 - s / 3.0) // 0.5, "signs": lambda s: abs(-s) + +s, "remainders": lambda s: s % 0.7 + divmod(s, 0.7)[1],
+    "powers": lambda s: s**2 + s**0.5 + s**1 + s**-1 + s**1.5 + 2.0**s, "comparison": lambda s: s > 0, "largest": lambda s: max(s, 1.0), "sum": lambda s: sum([s, s]),
+}
+NUMBER_FUNCTIONS = {
+    "np.sin": np.sin, "np.add": lambda s: np.add(s, 2.0), "np.float64": lambda s: np.float64(2.0) * s, "asarray": fnp.asarray, "array": fnp.array, "tensor": fg.tensor,
+    "where": lambda s: fnp.where(s > 0, s, 1.0), "clip": lambda s: fnp.clip(s, 0.0, 1.0), "copy": fnp.copy, "sum of it": fnp.sum, "largest of it": fnp.max, "full": lambda s: fnp.full(LONG, s),
+    "list": lambda s: fnp.array([s, 1.0])[0], "reshape": lambda s: fnp.reshape(s, (1,)), "broadcast_to": lambda s: fnp.broadcast_to(s, (LONG,)), "dot": lambda s: fnp.dot(s, 2.0),
+    "logsumexp": fnp.logsumexp, "expand_dims": lambda s: fnp.expand_dims(s, 0), "transpose": fnp.transpose, "squeeze": fnp.squeeze, "stack": lambda s: fnp.stack([s, s])[0],
+    "operator of a function": lambda s: fnp.sin(s) * 2.0 + s, "array from outside": lambda s: np.ones(LONG) * s, "grad": lambda s: fg.grad(lambda t: t * t)(s),
+    "condition": lambda s: fnp.greater(s, 0.0),
+}
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, fg.tensor], ids=["array", "Tensor"])
+@each_row
+def test_a_row_of_a_number_and_float32_replays_in_its_precision(name, wrap):
+    """Python's operators leave a number a number, which takes the array's dtype; a function makes a float64 of it."""
+    f, n = getattr(fnp, name), ROWS[name].arity
+    data = [[a.tolist() for a in points(name, 2, F32, turn)] for turn in (0, 1)]
+    x = [points(name, LONG, F32, turn) for turn in (0, 1)]
+    same(lambda x, *s: x * f(*s), *((wrap(a[0]), *(v[0] for v in numbers)) for a, numbers in zip(x, data)))
+    for k in range(n):
+        def one_array(*v):
+            return f(*v) * v[0] if k == 0 else f(*v)
+
+        same(one_array, *((*(v[0] for v in numbers[:k]), wrap(a[k]), *(v[1] for v in numbers[k + 1:])) for a, numbers in zip(x, data)))
+
+
+@pytest.mark.parametrize("name", [*NUMBER_OPERATORS, *NUMBER_FUNCTIONS])
+def test_what_is_made_of_a_number_has_the_precision_that_python_gives_it(name):
+    f = (NUMBER_OPERATORS | NUMBER_FUNCTIONS)[name]
+    x = drawn([(LONG,)], 0, F32)[0]
+    expected = F32 if name in NUMBER_OPERATORS or name == "condition" else F64
+    for wrap in (np.asarray, fg.tensor):
+        compiled = same(lambda x, s: x * f(s), (wrap(x), 0.75), (wrap(x), 1.5), recordings=2 if name == "largest" else 1)
+        assert compiled(wrap(x), 2.0).dtype == expected
+
+
+def test_changing_a_number_in_place_gives_its_name_another():
+    def f(x, s):
+        before = s
+        s += 1.0
+        s *= 2.0
+        return x * before, x * s
+
+    same(f, (A, 1.5), (A, -2.0))
+
+
 # ---------------------------------------------------------------------------------------------------------------- guards
 
 
@@ -1227,7 +1308,7 @@ def test_an_index_out_of_bounds_raises_at_a_replay():
 @pytest.mark.parametrize("bad", [[0, 1, 2, 3, 4, 9], [0, 1, 2, -7, 0, 0], [0, 2**40, 0, 0, 0, 0]])
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"hessian"}))      # which does not depend on the labels
 def test_a_label_out_of_range_raises_at_a_replay(name, bad):
-    if name == "of T" and bad[4] == 4:
+    if name == "of T" and bad[4] == 4 or name == "of one" and bad[0] == 0:
         return
     compiled = fg.compile(LOSSES[name])
     x = drawn([(6, 4)], 0)[0]

@@ -11,7 +11,7 @@ cdef Tensor as_tensor(object x, str who):
     """An operand as a Tensor; arrays are looked at, not copied."""
     cdef Operand o
     if type(x) is Tensor:
-        return <Tensor>x
+        return typed(<Tensor>x)
     if isinstance(x, (list, tuple)):
         for item in x:
             if type(item) is Tensor or isinstance(item, (list, tuple)):
@@ -23,6 +23,14 @@ cdef Tensor as_tensor(object x, str who):
     if PyLong_CheckExact(x) or PyBool_Check(x):
         return from_ndarray(np.asarray(x))
     return new_number(o.number)
+
+
+cpdef Tensor typed(Tensor t):
+    """A Tensor as it is; one that stands for a Python number becomes a float64, as a number does in a function."""
+    if t.weak:
+        t = t.detach()
+        t.weak = False
+    return t
 
 
 cdef inline bint is_float(Tensor t) noexcept:
