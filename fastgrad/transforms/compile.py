@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, random_states, sample
+from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, contents, random_states
 from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
@@ -255,7 +255,7 @@ def ground_of(call):
             f"fg.compile: {getattr(call.function, '__name__', 'the function')} reaches more than {MOST_BINDINGS} names, attributes and "
             "entries from outside, and changes of those farthest away will not be noticed; pass what it needs as arguments",
             RuntimeWarning, stacklevel=2)
-    return engine.Ground(walk, sample)
+    return engine.Ground(walk, contents)
 
 
 def check_random_states(compiled, generators, before, given):
