@@ -46,12 +46,14 @@ def plain(leaf):
     return leaf.detach().numpy() if isinstance(leaf, fg.Tensor) else np.asarray(leaf)
 
 
-def check(ours, theirs, ulps=0.0, whole=False):
-    """Equal trees: shapes, dtypes, NaNs, infinities; numbers to some ulps of each one, or of the largest with ``whole``."""
+def check(ours, theirs, ulps=0.0, whole=False, terms=None):
+    """Equal trees: shapes, dtypes, NaNs, infinities; numbers to some ulps of each one, or of the largest with ``whole``.
+
+    terms: for each leaf the sum of the magnitudes of what was added up for it, of which the ulps are then."""
     a, structure = tree_flatten(ours)
     b, expected = tree_flatten(theirs)
     assert structure == expected
-    for x, y in zip(a, b):
+    for k, (x, y) in enumerate(zip(a, b)):
         x, y = plain(x), plain(y)
         assert x.shape == y.shape, (x.shape, y.shape)
         assert x.dtype == y.dtype, (x.dtype, y.dtype)
@@ -62,20 +64,32 @@ def check(ours, theirs, ulps=0.0, whole=False):
             size = np.maximum(np.abs(x), np.abs(y))
             if whole:
                 size = np.broadcast_to(np.max(size, initial=0, where=np.isfinite(size)), x.shape)
-            if ulps and x.ndim == 0:            # a sum, to so many ulps of what is added up
-                size = np.maximum(size, x.dtype.type(64))
+            if terms is not None:
+                size = np.maximum(size, np.asarray(terms[k]).astype(x.dtype))
             near = np.abs(x - y) <= ulps * np.spacing(size)
         right = (x == y) | near | (np.isnan(x) & np.isnan(y))
         assert right.all(), [(tuple(int(k) for k in i), float(x[tuple(i)]), float(y[tuple(i)])) for i in np.argwhere(~right)[:4]]
 
 
-def same(f, *calls, ulps=0.0, whole=False, recordings=1, times=2):
+def magnitudes(question, arguments):
+    """For each leaf of a gradient the sum of the magnitudes of its terms, found with operands of the full shape."""
+    full = [np.array(a) for a in np.broadcast_arrays(*arguments)]
+    found = []
+    for y, every in zip(tree_flatten(question(*arguments))[0], tree_flatten(question(*full))[0]):
+        y, every = plain(y), np.abs(plain(every))
+        shape = (1,) * (every.ndim - y.ndim) + y.shape
+        axes = tuple(d for d in range(every.ndim) if shape[d] != every.shape[d])
+        found.append(np.nan_to_num(every.sum(axes, dtype=F64, keepdims=True).reshape(y.shape), posinf=0.0))
+    return found
+
+
+def same(f, *calls, ulps=0.0, whole=False, recordings=1, times=2, sums=False):
     """Holds the compiled f against f on each tuple of arguments, the first of which is recorded; returns the compiled f."""
     compiled = fg.compile(f)
     with np.errstate(all="ignore"):
         for arguments in calls:
             for _ in range(times):
-                check(compiled(*arguments), f(*arguments), ulps, whole)
+                check(compiled(*arguments), f(*arguments), ulps, whole, magnitudes(f, arguments) if sums else None)
     if recordings is not None:
         assert compiled.recordings == recordings
     return compiled
@@ -142,7 +156,7 @@ def answer(f):
 
 
 def over_layouts(name, dtype, question, ulps=0.0, whole=False):
-    """A question, a function of operands, asked in every layout on two sets of data."""
+    """A question, a function of operands, asked in every layout on two sets of data; ulps are those of what is added up."""
     for (which, first), (_, second) in zip(layouts(name, dtype, 0), layouts(name, dtype, 1)):
         with np.errstate(all="ignore"):
             if isinstance(answer(lambda: question(*first)), type):
@@ -150,7 +164,7 @@ def over_layouts(name, dtype, question, ulps=0.0, whole=False):
                     fg.compile(question)(*first)
                 continue
         try:
-            same(question, first, second, ulps=ulps, whole=whole)
+            same(question, first, second, ulps=ulps, whole=whole, sums=bool(ulps))
         except AssertionError as error:
             raise AssertionError(f"{name}, {which}: {error}") from error
         except Exception as error:
@@ -1497,3 +1511,59 @@ def test_a_gradient_is_clipped_by_its_norm():
         x = fg.tensor(x)
         near(lowered((compiled(x), w.grad)), lowered((f(x), v.grad)), 1.0)
     assert compiled.recordings <= 3
+
+
+# ------------------------------------------------------------------------------------------------------------------ sums
+
+
+def exactly(terms, axes):
+    """Sums of float64 or float32 terms, and of their magnitudes, without rounding errors but the last."""
+    last = np.moveaxis(terms, axes, tuple(range(-len(axes), 0))).reshape(*[n for d, n in enumerate(terms.shape) if d not in axes], -1)
+    rows = last.reshape(-1, last.shape[-1]).astype(F64)
+    kept = last.shape[:-1]
+    return (np.array([math.fsum(r) for r in rows]).reshape(kept), np.array([math.fsum(abs(r)) for r in rows]).reshape(kept))
+
+
+SUMMED = [((40000,), (0,)), ((20000, 3), (0,)), ((3, 20000), (1,)), ((300, 200), (0, 1)), ((200, 3, 100), (0, 2)), ((200, 3, 100), (1,)),
+          ((70, 600), (0,)), ((5000, 16), (1,)), ((33, 2, 40), (0, 1))]
+
+
+@each_dtype
+@pytest.mark.parametrize("signs", ["of one sign", "that cancel", "of all sizes"])
+@pytest.mark.parametrize("shape, axes", SUMMED, ids=str)
+def test_contract_44_sums_agree_to_4_ulp_of_what_is_added_up(shape, axes, signs, dtype):
+    """With each other and with the exact sum: values, and gradients of what was broadcast over these axes."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(1, 2, shape).astype(dtype), rng.uniform(1, 2, shape).astype(dtype)
+    if signs == "that cancel":
+        x = (x * rng.choice([-1, 1], shape)).astype(dtype)
+    if signs == "of all sizes":
+        x = (x * 10.0 ** rng.uniform(-8, 8, shape) * rng.choice([-1, 1], shape)).astype(dtype)
+    terms = x * y
+    small = np.full([1 if d in axes else n for d, n in enumerate(shape)], 1.0, dtype)
+    few = np.full([n for d, n in enumerate(shape) if d not in axes], 1.0, dtype) if axes == tuple(range(len(axes))) else small
+    exact, size = exactly(terms, axes)
+    ulps = 8 if dtype == F64 and axes == (0,) and len(shape) == 2 else 4      # a Program adds the rows of a chunk one after another
+    bound = ulps * np.spacing(size.astype(dtype)).astype(F64)
+    for f, arguments in [(lambda x, y: (x * y).sum(axes), (x, y)), (lambda x, y: fnp.mean(x * y, axes) * (x.size // exact.size), (x, y)),
+                         (fg.grad(lambda c, x, y: (c * (x * y)).sum()), (small, x, y)), (fg.grad(lambda c, x, y: (x * y * (c + x)).sum()), (few, x, y))]:
+        compiled = fg.compile(f)
+        compiled(*(a + 1 for a in arguments))
+        ours, theirs = plain(compiled(*arguments)).reshape(exact.shape), plain(f(*map(fg.tensor, arguments))).reshape(exact.shape)
+        assert ours.dtype == theirs.dtype == dtype
+        assert compiled.recordings == 1
+        ours, theirs = ours.astype(F64), theirs.astype(F64)
+        assert (abs(ours - theirs) <= bound).all(), (abs(ours - theirs) / bound).max() * ulps
+        assert (abs(ours - exact) <= bound).all(), (abs(ours - exact) / bound).max() * ulps
+        assert (abs(theirs - exact) <= bound / ulps * 4).all(), (abs(theirs - exact) / bound).max() * ulps
+
+
+def test_sums_of_infinities_and_nan_are_those_of_python():
+    for values, total in [([np.inf, 1.0], np.inf), ([-np.inf, 1.0, 2.0], -np.inf), ([np.inf, -np.inf], np.nan), ([1e308, 1e308], np.inf), ([np.nan, 1.0], np.nan)]:
+        for n, shape in ((1, -1), (1000, -1), (40, (-1, 2))):
+            x = np.array(values * n + [0.0] * (len(values) * n % 2)).reshape(shape)
+            axis = 0 if x.ndim == 2 else None
+            if x.ndim == 1:
+                assert np.array_equal(plain(fnp.sum(x, axis)), total, equal_nan=True), values
+            for f in (lambda x: fnp.sum(x * 1.0, axis), lambda x: fg.grad(lambda c: (x * c).sum())(np.ones(x.shape[1:]))):  # noqa: B023
+                check(fg.compile(f)(x), f(x))

@@ -323,6 +323,7 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
     cdef Array* g = NULL if node.shape == NULL else s.adjoints[i].array
     cdef Array* have
     cdef Array* fresh
+    cdef Array* whole
     cdef int j
     id[0], id[1] = node.a, node.b
     id[2] = 0 if node.extra == NULL else node.extra.operands[0]
@@ -358,6 +359,17 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
             continue
         have = s.adjoints[id[k]].array
         fresh = NULL
+        if shape.size > FEW_ROWS * operand.shape.size:      # long sums, with few rounding errors
+            whole = array_new(shape, node.dtype)
+            try:
+                view_of_value(whole, 0, shape, strides[5], &to)
+                with nogil:
+                    fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
+                fresh = unbroadcast(whole, operand.shape, operand.dtype)
+            finally:
+                array_drop(whole)
+            contribute(s, id[k], fresh)
+            continue
         if same_shape(operand.shape, shape) and operand.dtype == node.dtype:
             mode = FG_TO_ADD
             if have == NULL or not exclusive(have):
