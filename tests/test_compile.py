@@ -1567,3 +1567,103 @@ def test_sums_of_infinities_and_nan_are_those_of_python():
                 assert np.array_equal(plain(fnp.sum(x, axis)), total, equal_nan=True), values
             for f in (lambda x: fnp.sum(x * 1.0, axis), lambda x: fg.grad(lambda c: (x * c).sum())(np.ones(x.shape[1:]))):  # noqa: B023
                 check(fg.compile(f)(x), f(x))
+
+
+# ------------------------------------------------------------------------------------------------------ out of memory
+
+STARVED = r"""
+import os, resource, sys
+import numpy as np
+import fastgrad as fg, fastgrad.numpy as fnp
+from fastgrad._core import engine
+
+path = sys.argv[1]
+n = 4_000_000                           # 32 MB an array
+x = np.linspace(0.0, 1.0, n)
+table = np.linspace(1.0, 2.0, n)
+w = fg.tensor(np.zeros(3))
+kept = []
+fg.compile(lambda x: fnp.sin(x).sum())(np.ones(100000))     # threads are there
+
+
+def starved(call, room=16 << 20):
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + room, resource.RLIM_INFINITY))
+    try:
+        for _ in range(40):             # what was freed before is there for the first ones
+            kept.append(call())
+    except MemoryError:
+        return
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert not engine.tracing()
+    raise AssertionError("there was enough memory")
+
+
+def f(x):
+    y = fnp.sin(x)[::-1] * x
+    total = y.sum()
+    w.__iadd__(y[:3] + 1.0)
+    return fnp.exp(y), total
+
+
+def expected(state):
+    y = np.sin(x)[::-1] * x
+    return np.exp(y), y.sum(), state + y[:3] + 1.0
+
+
+def right(answer, state):
+    for found, due in zip((*answer, w.numpy()), expected(state)):
+        np.testing.assert_allclose(found, due, rtol=1e-12)
+    return w.numpy().copy()
+
+
+def replayed():
+    global state
+    answer = compiled(x)
+    state = right(answer, state)
+    return answer
+
+
+compiled = fg.compile(f)
+state = w.numpy().copy()
+for _ in range(2):
+    starved(lambda: fg.compile(f)(np.append(x, kept[-1][0][:len(kept)] if kept else x[:0])))      # while it is recorded
+    state = w.numpy().copy()
+    kept.clear()
+replayed()
+replayed()
+assert compiled.recordings == 1
+for _ in range(3):
+    kept.clear()
+    starved(lambda: compiled(x))
+    assert compiled.recordings == 1
+    for answer in kept:                 # those that there was enough for, and no more, have changed w
+        state = state + expected(0.0)[2]
+        np.testing.assert_array_equal(answer[0], kept[0][0])
+    np.testing.assert_allclose(w.numpy(), state, rtol=1e-12)
+    state = w.numpy().copy()
+    replayed()
+out = np.empty(n), np.empty(())
+compiled(x, out=out)                    # which has these
+state = right(out, state)
+
+program = fg.compile(lambda x: x.sum() * (fg.tensor(table) * 2.0).sum() * 1.0 + (fnp.sin(table) * x).sum()).program(x)
+value = program(x)
+program.save(path)
+before = os.path.getsize(path)
+starved(lambda: program.save(path))
+assert os.path.getsize(path) == before and os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+starved(lambda: fg.load_program(path))
+np.testing.assert_array_equal(fg.load_program(path)(x), value)
+print("enough")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space")
+def test_contract_38_a_compiled_function_that_runs_out_of_memory_changes_nothing(tmp_path):
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    run = subprocess.run([sys.executable, "-c", STARVED, str(folder / "program")], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                         capture_output=True, text=True, timeout=300)
+    assert run.stdout == "enough\n", run.stdout + run.stderr

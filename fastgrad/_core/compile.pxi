@@ -436,11 +436,14 @@ cdef class Compiled:
                 self.python.warn_eager(self, bool(r.differentiable), r.escaped, holds)
             return call.lowered(r.leaves, r.structure)
         entry.warm = 0
-        program = plan_program(r, call.forms, wrappers)
-        program.ground = ground
-        program.keep_structure(r, call, self.python)
-        program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
-        entry.programs.insert(0, program)
+        try:
+            program = plan_program(r, call.forms, wrappers)
+            program.ground = ground
+            program.keep_structure(r, call, self.python)
+            program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
+            entry.programs.insert(0, program)
+        except MemoryError:                     # the function has run, and what it gave is there
+            return call.lowered(r.leaves, r.structure)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
         self.last = entry if call.plain and program.plain else None

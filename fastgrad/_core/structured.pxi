@@ -1395,6 +1395,7 @@ cdef void matrix_of(Array* a, bint left, Matrix* matrix) noexcept:
     """An Array of one or two axes as a matrix: a row on the left, a column on the right."""
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t item = item_size(a.dtype)
+    strides[0] = 0                      # there is an axis, which the compiler does not know
     strides_of(a, strides)
     if a.shape.ndim == 2:
         matrix.rows, matrix.columns = a.shape.dims[0], a.shape.dims[1]
