@@ -35,15 +35,15 @@ cdef class Ground:
     cdef list cells, dicts, lists, attributes       # (container, key, value)
     cdef Read* read_cells
     cdef Read* read_dicts
-    cdef list arrays                    # (ndarray, bytes)
-    cdef object sample
+    cdef list arrays                    # (ndarray, shape, dtype, contents)
+    cdef object contents
     cdef readonly list generators
     cdef readonly dict tensors          # those within reach, by id
 
-    def __init__(self, walk, sample):
+    def __init__(self, walk, contents):
         self.cells, self.dicts, self.lists, self.attributes = walk.cells, walk.dicts, walk.lists, walk.attributes
-        self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
-        self.arrays = [(array, sample(array)) for array in walk.arrays]
+        self.generators, self.tensors, self.contents = walk.generators, walk.tensors, contents
+        self.arrays = [(array, array.shape, array.dtype, contents(array)) for array in walk.arrays]
         self.read_cells, self.read_dicts = reads_of(self.cells), reads_of(self.dicts)
 
     def __dealloc__(self):
@@ -80,16 +80,56 @@ cdef class Ground:
             now = getattr(container, key, None)
             if now is not value and not same_constant(now, value):
                 return False
-        for array, numbers in self.arrays:
-            if not same_bytes(array, numbers) and self.sample(array) != numbers:
+        for array, shape, dtype, numbers in self.arrays:
+            if not same_form(array, shape, dtype) or (not same_bytes(array, numbers) and self.contents(array) != numbers):
                 return False
         return True
+
+
+cdef bint same_form(cnp.ndarray array, tuple shape, object dtype):
+    """Whether an array still has this shape and dtype; both can be assigned to."""
+    cdef Py_ssize_t d, n = cnp.PyArray_NDIM(array)
+    if <PyObject*>cnp.PyArray_DESCR(array) != <PyObject*>dtype and array.dtype != dtype or n != len(shape):
+        return False
+    for d in range(n):
+        if cnp.PyArray_DIMS(array)[d] != <Py_ssize_t>shape[d]:
+            return False
+    return True
 
 
 cdef bint same_bytes(cnp.ndarray array, bytes numbers) noexcept:
     """Whether a contiguous array holds these bytes; False where it has more of them, or other strides."""
     return (cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_C_CONTIGUOUS) and cnp.PyArray_NBYTES(array) == len(numbers) \
         and memcmp(cnp.PyArray_DATA(array), <const char*>numbers, <size_t>len(numbers)) == 0
+
+
+def digest(const unsigned char[::1] data):
+    """64 bytes that follow from all bytes of the data: another word of 8 bytes in a lane always gives others, and several
+    do but for a chance of 2**-64.  About as fast as memory is read."""
+    cdef unsigned long long lanes[8]
+    cdef unsigned long long words[8]
+    cdef Py_ssize_t i, n = data.shape[0], whole = n - n % 64
+    cdef int k
+    cdef const unsigned char* p = &data[0] if n else NULL
+    for k in range(8):
+        lanes[k] = <unsigned long long>n + <unsigned long long>k
+    with nogil:
+        for i in range(0, whole, 64):
+            memcpy(words, p + i, 64)
+            for k in range(8):
+                lanes[k] = stirred(lanes[k], words[k])
+        if whole != n:
+            memset(words, 0, 64)
+            memcpy(words, p + whole, <size_t>(n - whole))
+            for k in range(8):
+                lanes[k] = stirred(lanes[k], words[k])
+    return (<const char*>lanes)[:64]
+
+
+cdef inline unsigned long long stirred(unsigned long long h, unsigned long long word) noexcept nogil:
+    """One-to-one in either of the two; every bit of the sum, the highest too, reaches others."""
+    h = (h ^ word) * <unsigned long long>0x9E3779B97F4A7C15
+    return h ^ (h >> 32)
 
 
 cdef bint same_constant(object now, object value) except -1:
@@ -508,11 +548,14 @@ cdef class Compiled:
                 self.python.warn_eager(self, bool(r.differentiable), r.escaped, holds)
             return call.lowered(r.leaves, r.structure)
         entry.warm = 0
-        program = plan_program(r, call.forms, wrappers)
-        program.ground = ground
-        program.keep_structure(r, call, self.python)
-        program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
-        entry.programs.insert(0, program)
+        try:
+            program = plan_program(r, call.forms, wrappers)
+            program.ground = ground
+            program.keep_structure(r, call, self.python)
+            program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
+            entry.programs.insert(0, program)
+        except MemoryError:                     # the function has run, and what it gave is there
+            return call.lowered(r.leaves, r.structure)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
         self.last = entry if call.plain and program.plain else None

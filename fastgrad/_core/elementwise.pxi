@@ -491,7 +491,21 @@ cdef inline index_t constant_number(CTape* tape, double value) noexcept:
     return i
 
 
+# Functions: apply1, apply2, apply3.  Python's operators: operator1, operator2, quick2.  They differ in what comes of Python
+# numbers alone, which only a trace sees: a function gives a float64, an operator a number that takes the others' dtype.
+
 cdef object apply1(int op, object x):
+    return strong(operator1(op, x))
+
+
+cdef inline object strong(object result):
+    """A result of a function: has a dtype of its own."""
+    if fg_mark and type(result) is Tensor:
+        (<Tensor>result).weak = False
+    return result
+
+
+cdef object operator1(int op, object x):
     cdef Operand o[3]
     if type(x) is Tensor and is_number(<Tensor>x):
         return number1(op, <Tensor>x)
@@ -509,7 +523,7 @@ cdef object apply2(int op, object x, object y):
     if result is NotImplemented:
         bad = y if type(x) is Tensor or isinstance(x, (float, int, np.ndarray, np.generic, list, tuple)) else x
         raise TypeError(f"{NAMES[op]}: {type(bad).__name__} is not a Tensor, an array or a number")
-    return result
+    return strong(result)
 
 
 cdef inline object quick2(int op, object x, object y):
@@ -582,20 +596,20 @@ cdef object apply3(int op, object x, object y, object z):
     result = elementwise(op, o, 3)
     if temporaries:
         temporaries.clear()
-    return result
+    return strong(result)
 
 
 cdef object power_operator(object x, object y):
     """x ** y; the exponents that NumPy also treats by themselves."""
     if type(y) is float or type(y) is int:
         if y == 2:
-            return apply1(FG_SQUARE, x)
+            return operator1(FG_SQUARE, x)
         if y == 1:
-            return apply1(FG_POSITIVE, x)
+            return operator1(FG_POSITIVE, x)
         if y == 0.5:
-            return apply1(FG_SQRT, x)
+            return operator1(FG_SQRT, x)
         if y == -1 and (<Tensor>x).dtype_number in (NPY_DOUBLE, NPY_FLOAT):
-            return apply1(FG_RECIPROCAL, x)
+            return operator1(FG_RECIPROCAL, x)
     return operator2(FG_POWER, x, y)
 
 

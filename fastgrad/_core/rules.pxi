@@ -237,7 +237,7 @@ cdef object numpy_ufunc(object ufunc, str method, tuple inputs, dict keywords):
         if op is not None:          # the common case: ndarray * tensor, np.exp(tensor)
             if op == OP_MATMUL:
                 return matmul(inputs[0], inputs[1])
-            return arrays2(op, inputs[0], inputs[1]) if len(inputs) == 2 else apply1(op, inputs[0])
+            return strong(arrays2(op, inputs[0], inputs[1])) if len(inputs) == 2 else apply1(op, inputs[0])
     out = keywords.pop("out", None)
     where = keywords.pop("where", True)
     function = UFUNCS.get(ufunc.__name__) if method == "__call__" else None

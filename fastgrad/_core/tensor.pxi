@@ -360,17 +360,17 @@ cdef class Tensor:
         return matmul(x, y) if is_array_like(x) and is_array_like(y) else NotImplemented
 
     def __neg__(self):
-        return apply1(FG_NEGATIVE, self)
+        return operator1(FG_NEGATIVE, self)
 
     def __pos__(self):
-        return apply1(FG_POSITIVE, self)
+        return operator1(FG_POSITIVE, self)
 
     def __abs__(self):
-        return apply1(FG_ABSOLUTE, self)
+        return operator1(FG_ABSOLUTE, self)
 
     def __invert__(self):
         if self.dtype_number == NPY_BOOL:
-            return apply1(FG_LOGICAL_NOT, self)
+            return operator1(FG_LOGICAL_NOT, self)
         return with_numpy("invert", (self,))
 
     def __and__(x, y):
@@ -751,7 +751,6 @@ cdef Tensor tensor_of_traced(object data, object dtype, bint requires_grad):
     """fg.tensor of Tensors while a trace is open: the same value, no gradient."""
     cdef Tensor t = as_tensor(data, "fg.tensor")
     t = cast(t.detach(), t.dtype if dtype is None else dtype).detach()
-    t.weak = False
     if requires_grad:
         refuse_integer_leaf(t.dtype_number, "fg.tensor: data")
         t.requires = True
@@ -883,7 +882,7 @@ cdef Tensor assign(Tensor t, object value, str how):
     """Gives t a new value and place: what every in-place operation does."""
     cdef Tensor v
     cdef Array* array
-    if value is NotImplemented:
+    if value is NotImplemented or t.weak:       # a number does not change: the name gets another
         return value
     v = value
     if t.requires and current_tape().recording:

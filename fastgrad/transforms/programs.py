@@ -144,7 +144,7 @@ class Binding:
             if engine.is_tracked(leaf) and engine.recording_now() and not (leaf.is_leaf and wanted.state and wanted.state[0]):
                 raise TypeError(f"{self.who}: {self.paths()[k]} is being differentiated, and a Program's results carry no gradient; "
                                 "record the function that takes the gradient, or pass t.detach()")
-        elif isinstance(leaf, float):
+        elif isinstance(leaf, float) and not (isinstance(leaf, np.generic) and wanted.kind == "array"):
             found = "number"
         elif isinstance(leaf, (np.ndarray, np.generic)):
             leaf, found = np.asarray(leaf), "array"
