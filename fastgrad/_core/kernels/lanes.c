@@ -810,7 +810,6 @@ static void run_chunk(const run *r, const worker *w, ptrdiff_t chunk) {
     clear_partials(r, chunk);
     start_walks(r, w, start);
     for (; start < end; start += g->lanes) run_block(r, w, chunk, start, end - start < g->lanes ? end - start : g->lanes);
-    if (g->past_caches) fg_kernels->stream(0, NULL, NULL);
 }
 
 /* Not before the second chunk: the clock takes as long as a short run. */
@@ -824,6 +823,11 @@ static void ask(run *r) {
     r->asked = now();
 }
 
+/* Once for all that a thread has stored past the caches: it waits for memory, longer than a chunk's stores take. */
+static void finish_stores(const run *r) {
+    if (r->group->past_caches) fg_kernels->stream(0, NULL, NULL);
+}
+
 /* Takes chunks until there are none; `number` says which part of the scratch to use. */
 static void run_share(void *context, ptrdiff_t number, int thread) {
     run *r = context;
@@ -835,6 +839,7 @@ static void run_share(void *context, ptrdiff_t number, int thread) {
         run_chunk(r, &w, chunk);
         ask(r);
     }
+    finish_stores(r);
 }
 
 /* The same on the caller's thread, without atomic operations. */
@@ -847,6 +852,7 @@ static void run_all(run *r) {
         run_chunk(r, &w, chunk);
         ask(r);
     }
+    finish_stores(r);
 }
 
 /* About 10 ns besides the steps. */
