@@ -554,6 +554,7 @@ def write_machine_ops(careful):
 INNER = ("add", "subtract", "multiply", "guarded_multiply", "square")
 BOTH_SIDES = ("add", "subtract", "multiply", "guarded_multiply")
 FIRST_ONLY = ("divide", "negative", "square", "sqrt", "pull_tanh_x", "pull_sqrt_x", "pull_square_x", "pull_divide_x")
+INNER_ALONE = ("pull_tanh_x", "pull_sqrt_x", "pull_square_x", "pull_divide_x")  # where the other operand is in memory
 COMMUTE = ("add", "multiply")
 
 
@@ -564,6 +565,10 @@ def fused_shapes():
             for j, right in enumerate(("", *INNER)):
                 if outer not in COMMUTE or j <= i:
                     yield outer, left, right
+        for pull in INNER_ALONE:
+            yield outer, pull, ""
+            if outer not in COMMUTE:
+                yield outer, "", pull
     for outer in FIRST_ONLY:
         for left in ("", *INNER):
             yield outer, left, ""
@@ -615,7 +620,7 @@ def write_fused(careful):
 def write_fused_ops(careful):
     known = {i.name: i for i in instructions(careful)}
     outer = {name: k for k, name in enumerate((*BOTH_SIDES, *FIRST_ONLY), 1)}
-    inner = {name: k for k, name in enumerate(INNER, 1)}
+    inner = {name: k for k, name in enumerate((*INNER, *INNER_ALONE), 1)}
     shapes = list(fused_shapes())
     lines = [HEADER, "#ifndef FG_FUSED_OPS_H\n#define FG_FUSED_OPS_H\n",
              "/* What an operation is as the outer or as an inner one of a fused loop; 0: neither. */",
