@@ -256,7 +256,7 @@ def program_of_tensors(function, list tensors):
     """A Program of a function from a list of Tensors to another, which rests on nothing but them; None if it would."""
     cdef Recorded r
     cdef Program program
-    cdef list wrappers = [(<Tensor>t).detach() for t in tensors]
+    cdef list wrappers = [bare(<Tensor>t) for t in tensors]
     r = record_call(function, wrappers, lambda found: (found, ()))
     if r.differentiable or r.escaped > 0:
         return None

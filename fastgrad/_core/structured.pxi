@@ -28,7 +28,7 @@ cdef Tensor as_tensor(object x, str who):
 cpdef Tensor typed(Tensor t):
     """A Tensor as it is; one that stands for a Python number becomes a float64, as a number does in a function."""
     if t.weak:
-        t = t.detach()
+        t = bare(t)
         t.weak = False
     return t
 
@@ -386,9 +386,9 @@ cdef Array* extreme_back(Array* g, Array* x, Array* out, unsigned int mask) exce
 
 cdef tuple extreme_share(Tensor x, Tensor out, unsigned int mask):
     """How much of the extreme one each element of x is (a Tensor without a gradient), and the kept shape."""
-    cdef Tensor plain = x.detach(), hit
+    cdef Tensor plain = bare(x), hit
     shape = kept_shape(x.array.shape, mask)
-    hit = cast(apply2(FG_EQUAL, plain, reshape(out.detach(), shape)), x.dtype)
+    hit = cast(apply2(FG_EQUAL, plain, reshape(bare(out), shape)), x.dtype)
     count = sum(hit, axes_of(mask, x.array.shape.ndim), True)
     share = apply3(FG_WHERE, apply2(FG_GREATER, hit, 0.0), apply2(FG_DIVIDE, 1.0, count), 0.0)
     return apply3(FG_WHERE, apply1(FG_ISNAN, plain), np.nan, share), shape
@@ -573,12 +573,12 @@ cdef Array* row_back(int op, Array* g, Array* x, Array* out, Shape* shape, doubl
 cdef Tensor softmax_from(Tensor x, Tensor out):
     """exp(x - logsumexp(x)); where that is infinite, ties share 1 evenly."""
     top = reshape(out, out.shape + (1,))
-    cdef Tensor hit, plain = top.detach()
+    cdef Tensor hit, plain = bare(top)
     infinite = apply1(FG_ISINF, plain)
     soft = apply1(FG_EXP, apply2(FG_SUBTRACT, x, top))
     if not fg_mark and not np.any(to_ndarray(infinite)):
         return soft
-    hit = cast(apply2(FG_EQUAL, x.detach(), plain), x.dtype)
+    hit = cast(apply2(FG_EQUAL, bare(x), plain), x.dtype)
     return apply3(FG_WHERE, infinite, apply2(FG_DIVIDE, hit, sum(hit, -1, True)), soft)
 
 
@@ -1107,7 +1107,7 @@ def broadcast_to(a, shape):
 
 cdef Tensor apply_alias(Tensor x):
     """The same value in a place of its own."""
-    cdef Tensor result = x.detach()
+    cdef Tensor result = bare(x)
     record1(OP_ALIAS, x, result, 0, NULL, 0)
     return result
 

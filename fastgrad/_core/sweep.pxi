@@ -924,7 +924,7 @@ cdef object node_record(CTape* tape, index_t i, index_t first):
     if node.shape == NULL:
         value = node.value.number
     elif node.op != OP_FREE and node.tensor != NULL:
-        value = to_ndarray((<Tensor>node.tensor).detach())
+        value = to_ndarray(bare(<Tensor>node.tensor))
     elif node.value.array != NULL:
         value = view_ndarray(node.value.array, False)
     return NodeRecord(op_name(node), tuple([<long long>o - <long long>first for o in operands]), shape,
@@ -987,7 +987,7 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     if out.requires:
         if fg_mark:
             open_trace().look_at_gradient(out)
-        accumulate(out, copy((<Tensor>g).detach()))
+        accumulate(out, copy(bare(<Tensor>g)))
         return 0
     if fg_mark:
         return backward_recorded(out, g, False, not retain_graph)

@@ -157,7 +157,7 @@ cdef class Tensor:
 
     def tolist(self):
         """The elements as nested lists of Python numbers, without gradients."""
-        return self.detach().numpy().tolist()
+        return bare(self).numpy().tolist()
 
     def numpy(self):
         """The value as a NumPy array, without copying.
@@ -177,14 +177,9 @@ cdef class Tensor:
         Tensor
             Shares memory; gradients do not flow through it.
         """
-        cdef Tensor t = new_blank()
-        t.dtype_number = self.dtype_number
-        t.number = self.number
-        if self.array != NULL:
-            t.array = array_keep(self.array)
+        cdef Tensor t = bare(self)
         if fg_mark:
-            t.traced = fg_mark | open_trace().of_tensor(self)
-            t.weak = self.weak
+            t.traced = fg_mark | open_trace().detached(open_trace().of_tensor(self))
             open_trace().cuts = True
         return t
 
@@ -524,6 +519,24 @@ cdef class Tensor:
 
 # ------------------------------------------------------------------------------------------------------------- making
 
+cdef Tensor bare(Tensor t):
+    """The same value, not on any tape: what t.detach() says in so many words."""
+    cdef Tensor same = new_blank()
+    same.dtype_number = t.dtype_number
+    same.number = t.number
+    if t.array != NULL:
+        same.array = array_keep(t.array)
+    if fg_mark:
+        same.traced = fg_mark | open_trace().of_tensor(t)
+        same.weak = t.weak
+    return same
+
+
+def off_tape(Tensor t):
+    """What a transform gives back of a value that it recorded for itself."""
+    return bare(t)
+
+
 cdef inline bint tracked(Tensor t) noexcept:
     return t.requires or t.node != 0
 
@@ -750,7 +763,7 @@ cdef bint holds_traced(object data):
 cdef Tensor tensor_of_traced(object data, object dtype, bint requires_grad):
     """fg.tensor of Tensors while a trace is open: the same value, no gradient."""
     cdef Tensor t = as_tensor(data, "fg.tensor")
-    t = cast(t.detach(), t.dtype if dtype is None else dtype).detach()
+    t = bare(cast(bare(t), t.dtype if dtype is None else dtype))
     if requires_grad:
         refuse_integer_leaf(t.dtype_number, "fg.tensor: data")
         t.requires = True
@@ -765,7 +778,7 @@ cdef bint shape_is_plain(cnp.ndarray source) noexcept:
 cdef object plain(object data):
     """Nested lists and Tensors as NumPy takes them."""
     if type(data) is Tensor:
-        return to_ndarray((<Tensor>data).detach())
+        return to_ndarray(bare(<Tensor>data))
     if type(data) is list or type(data) is tuple:
         return [plain(item) for item in data]
     return data

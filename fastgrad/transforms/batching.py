@@ -16,7 +16,7 @@ from fastgrad._core.engine import Batched, Hole, Rule, Tensor, fill_holes
 
 OPERATION = engine.operations()
 BY_ENGINE = frozenset(OPERATION[name] for name in (*filter(None, engine.NAMES), "pull", "argument", "slot", "array", "number"))
-NEVER_TRACED = frozenset(OPERATION[name] for name in ("leaf", "input", "constant", "alias", "rule"))
+NEVER_TRACED = frozenset(OPERATION[name] for name in ("leaf", "input", "constant", "rule"))
 
 RULES = {}      # operation -> rule(node, operands, leads, size); leads: 1 for an operand with a batch axis, else 0
 
@@ -89,6 +89,11 @@ def scatter(node, operands, leads, size):
 @batching("astype")
 def cast(node, operands, leads, size):
     return operands[0].astype(node.dtype)
+
+
+@batching("alias")
+def detached(node, operands, leads, size):
+    return operands[0].detach()
 
 
 @batching("matmul")
