@@ -403,7 +403,7 @@ STRUCTURED = {
     "division by a power of two": lambda x: x / 8.0 + x / 0.25 - x * 0.0,
     "division by zero": lambda x: x / 0.0,
     "creation": lambda x: fnp.full(CUBE, x.sum()) * x + fnp.ones_like(x) + fnp.zeros_like(x) + fnp.full_like(x, 2.0),
-    "NumPy's names": lambda x: np.where(x > 0, np.sum(x, axis=1, keepdims=True), 0.0) + np.add(np.ones(5), np.max(x, axis=0)),
+    "NumPy's names": lambda x: np.where(x > 0, np.sum(x, axis=2, keepdims=True), 0.0) + np.add(np.ones(5), np.max(x, axis=0)),
     "ufunc.reduce": lambda x: np.add.reduce(x, axis=1) + np.multiply.reduce(x, axis=1) + np.maximum.reduce(x, axis=1),
 }
 ONLY_F64 = {"cast there and back"}
@@ -1534,6 +1534,9 @@ EPILOGUES = {
     "a bias in a view": lambda x, w, b: x @ w + fnp.concatenate([b, b])[::2][-1:-1 - b.shape[0]:-1] + 0 * b,
     "a constant": lambda x, w, b: fnp.tanh(x @ w + np.ones(w.shape[1], w.dtype)),
     "with itself": lambda x, w, b: (lambda z: fnp.tanh(z + z))(x @ w),
+    "a product seen as a stack": lambda x, w, b: fnp.tanh(np.reshape(x @ w, (1, *x.shape[:1], 1, *b.shape)) + b),
+    "a product seen in other rows": lambda x, w, b: fnp.tanh(np.reshape(x @ w, (*b.shape, *x.shape[:1])) + x[:, 0]) if x.shape[1] else x,
+    "a product seen twice": lambda x, w, b: (lambda z: (fnp.tanh(np.reshape(z, (1, *z.shape)) + b), z))(x @ w),
 }
 
 
@@ -2230,3 +2233,18 @@ def test_contract_38_a_compiled_function_that_runs_out_of_memory_changes_nothing
     run = subprocess.run([sys.executable, "-c", STARVED, str(folder / "program")], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                          capture_output=True, text=True, timeout=300)
     assert run.stdout == "enough\n", run.stdout + run.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ sums over axes
+
+
+@pytest.mark.parametrize("shape, axis", [((16, 32, 33), 1), ((5, 32, 1, 7), 1), ((5, 33, 7), 1), ((4, 3, 2, 5), (1, 2)), ((3, 1, 9), 1),
+                                         ((2, 0, 3), 1), ((3, 4, 0), 1), ((6, 7), 0), ((2, 8, 3, 4), 2), ((1, 2, 3, 4), (0, 2))])
+@pytest.mark.parametrize("turned", [False, True])
+@each_dtype
+def test_sums_over_axes_in_the_middle(shape, axis, turned, dtype):
+    data = [(np.random.default_rng(k).integers(-50, 50, shape[::-1] if turned else shape) / 8).astype(dtype) for k in range(2)]
+    f = lambda x: np.sum(np.transpose(x) if turned else x, axis=axis)
+    compiled = fg.compile(f)
+    for x in (data[0], data[1], data[0]):
+        np.testing.assert_array_equal(compiled(x), f(x))

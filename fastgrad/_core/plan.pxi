@@ -322,9 +322,15 @@ cdef class Planner:
     cdef bint add_bias(self, index_t i, index_t product, index_t bias) except -1:
         """Makes the sum i of a product and a bias one step with the product, if that can be."""
         cdef Site* s = self.sites + i
+        cdef index_t view = 0
         cdef Value* p = self.values + product
         cdef Shape* shape = p.shape
         cdef Shape* row = self.values[bias].shape
+        if p.op == OP_RESHAPE and p.uses == 1 and shape.ndim and p.shape.dims[shape.ndim - 1] > 1:     # the same rows
+            view, product = product, p.o[0]
+            p = self.values + product
+            if p.shape.ndim == 0 or p.shape.dims[p.shape.ndim - 1] != shape.dims[shape.ndim - 1]:
+                return False
         if p.op != OP_MATMUL or p.uses != 1 or s.operands != NULL or s.assembles or not same_shape(shape, self.values[i].shape) \
                 or p.dtype != self.values[i].dtype or self.values[bias].dtype != p.dtype or self.values[p.o[1]].shape.ndim < 2 \
                 or row.ndim == 0 or row.dims[row.ndim - 1] != shape.dims[shape.ndim - 1] or row.size != row.dims[row.ndim - 1]:
@@ -337,6 +343,9 @@ cdef class Planner:
         s.product = product
         self.sites[product].kind = SITE_NONE
         self.sites[product].maker = i
+        if view:
+            self.sites[view].kind = SITE_NONE
+            self.sites[view].maker = i
         return True
 
     cdef int find_outer(self) except -1:

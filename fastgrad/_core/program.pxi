@@ -1224,7 +1224,7 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
     cdef Py_ssize_t inner_strides[FG_MAX_NDIM]
     cdef Py_ssize_t n_inner = 0
     cdef bint plain = True
-    cdef Py_ssize_t expected = item, done = 0
+    cdef Py_ssize_t expected = item, done = 0, width
     for d in range(x.shape.ndim):
         if mask >> d & 1:
             inner_shape.dims[n_inner] = x.shape.dims[d]
@@ -1235,10 +1235,17 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
             outer_dims[n_outer] = x.shape.dims[d]
             outer_strides[n_outer] = step.numbers[d]
             n_outer += 1
+    width = row_width(step, x, mask, item) if step.kind == STEP_SUM and 1 < n <= FEW_ROWS else 1
+    if width > 1:               # rows below each other: whole rows are added
+        expected = width
+        while expected > 1:
+            n_outer -= 1
+            expected //= outer_dims[n_outer]
+        plain, expected = True, item
     inner_shape.ndim = n_inner
     inner_shape.size = n
     d = n_inner
-    while d:
+    while d and width == 1:
         d -= 1
         if inner_shape.dims[d] != 1 and inner_strides[d] != expected:
             plain = False
@@ -1246,18 +1253,22 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
     for d in range(n_outer):
         outer_index[d] = 0
     at = source
-    for i in range(v.shape.size):
-        if asked_to_stop(interrupt, &done, n, PIECE):
+    for i in range(v.shape.size // width if width else 0):
+        if asked_to_stop(interrupt, &done, n * width, PIECE):
             return RUN_STOPPED
-        if plain:
+        if width > 1:
+            fg_kernels.fill[step.type](width, 0, to + i * width * item)
+            fg_kernels.add_rows[step.type](n, width, at, to + i * width * item)
+        elif plain:
             value = reduce_row(step, n, at)
         else:
             copy_strided(at, inner_strides, inner_shape, item, buffer)
             value = reduce_row(step, n, buffer)
-        if step.type == FG_F64:
-            (<double*>to)[i] = value
-        else:
-            (<float*>to)[i] = <float>value
+        if width == 1:
+            if step.type == FG_F64:
+                (<double*>to)[i] = value
+            else:
+                (<float*>to)[i] = <float>value
         d = n_outer
         while d:
             d -= 1
@@ -1268,6 +1279,19 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
             at -= outer_index[d] * outer_strides[d]
             outer_index[d] = 0
     return RUN_DONE
+
+
+cdef Py_ssize_t row_width(const Step* step, const Value* x, unsigned int mask, Py_ssize_t item) noexcept nogil:
+    """How many numbers lie in a row below the only axis that is summed over; 1 where they do not."""
+    cdef Py_ssize_t d = x.shape.ndim, width = 1
+    while d and not mask >> (d - 1) & 1:
+        d -= 1
+        if x.shape.dims[d] > 1 and step.numbers[d] != width * item:
+            return 1
+        width *= x.shape.dims[d]
+    if mask & (mask - 1) or d == 0 or step.numbers[d - 1] != width * item:
+        return 1
+    return width
 
 
 cdef inline double reduce_row(const Step* step, Py_ssize_t n, const char* row) noexcept nogil:
