@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+from fastgrad._core import engine
 from fastgrad.transforms import bindings
 
 X = np.array([1.0, 2.0])
@@ -196,3 +197,73 @@ def test_a_function_that_reaches_too_much_says_so():
     with pytest.warns(RuntimeWarning, match="reaches more than 2000 names") as caught:
         assert compiled(X).tolist() == X.tolist()
     assert caught[0].filename == __file__
+
+
+LARGE = (700, 500)                  # 2.8 MB: a digest of it is kept
+LAYOUTS = {
+    "contiguous": lambda a: a, "transposed": lambda a: np.asfortranarray(a), "strided": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "reversed": lambda a: a[::-1, ::-1], "float32": lambda a: a.astype(np.float32).repeat(2, axis=0)[:700], "read-only view": lambda a: a[:],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("change", [lambda v: v + 1.0, lambda v: -v, lambda v: np.nextafter(v, 9, dtype=v.dtype)], ids=["other", "sign", "last bit"])
+def test_one_element_of_a_large_array_outside_is_noticed(layout, change):
+    """Its sum is made by NumPy, so that only the comparison of its bytes can tell."""
+    held = LAYOUTS[layout](np.random.default_rng(0).normal(size=LARGE))
+    owner = held
+    if layout == "read-only view":
+        held = held[:]
+        held.setflags(write=False)
+    compiled = fg.compile(lambda x: x * held[3, 4] + held[699, 499] + held[350].sum())
+    for place in [(3, 4), (699, 499), (350, 0), (350, 499), (350, 251)]:
+        np.testing.assert_allclose(compiled(X), X * held[3, 4] + held[699, 499] + held[350].sum(), rtol=1e-6)
+        before = compiled.recordings
+        compiled(X)
+        assert compiled.recordings == before
+        owner[place] = change(owner[place])
+        compiled(X)
+        assert compiled.recordings == before + 1
+
+
+@pytest.mark.parametrize("change", [lambda a: setattr(a, "shape", (3, 2)), lambda a: setattr(a, "dtype", np.float32),
+                                    lambda a: a.resize((2, 2), refcheck=False)], ids=["shape", "dtype", "resize"])
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+def test_an_array_outside_that_takes_another_form_is_noticed(change):
+    held = np.arange(6.0).reshape(2, 3).copy()
+    f = lambda x: x * held.shape[0] + held.shape[1] + held.itemsize  # noqa: E731
+    compiled = fg.compile(f)
+    compiled(X)
+    change(held)
+    np.testing.assert_array_equal(compiled(X), f(X))
+
+
+def test_a_digest_follows_from_every_byte():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for n in (0, 1, 7, 8, 63, 64, 65, 200):
+        data = rng.integers(0, 256, n, dtype=np.uint8)
+        seen.add(engine.digest(data))
+        seen.add(engine.digest(np.append(data, np.uint8(0))))
+        for place in range(n):
+            for bit in range(8):
+                data[place] ^= 1 << bit
+                seen.add(engine.digest(data))
+                data[place] ^= 1 << bit
+        assert engine.digest(data) in seen
+    assert len(seen) == sum(1 + 1 + 8 * n for n in (0, 1, 7, 8, 63, 64, 65, 200))
+
+
+def test_a_digest_tells_changes_of_many_words_apart():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=1024)
+    changed = [a, -a, a[::-1].copy(), np.roll(a, 8), np.roll(a, 64), np.zeros(1024), -np.zeros(1024), np.zeros(1032)]
+    for step in (1, 8, 16, 64):         # signs of neighbours in a lane: the highest bits of two words
+        b = a.copy()
+        b[3] *= -1
+        b[3 + step] *= -1
+        changed.append(b)
+        c = a.copy()
+        c[3], c[3 + step] = a[3 + step], a[3]
+        changed.append(c)
+    assert len({engine.digest(v.view(np.uint8)) for v in changed}) == len(changed)

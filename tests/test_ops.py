@@ -532,6 +532,42 @@ def test_forward_mode_equals_reverse_mode(name, k, dtype):
     assert ulps_apart(value, function(name)(*arrays).numpy()) == 0
 
 
+@pytest.mark.parametrize("mode", [back, along], ids=["reverse", "forward"])
+@each_partial
+def test_a_float64_with_float32_operands_has_a_float64_derivative(name, k, mode):
+    """Not rounded to float32 on the way: samples are numbers of both, so that the derivative is the same."""
+    arrays = samples(name)
+    for wide in range(len(arrays)):
+        given = [a if j == wide else a.astype(F32) for j, a in enumerate(arrays)]
+        slope = mode(lambda a: function(name)(*given[:k], a, *given[k + 1:]), given[k])
+        if mode is along and not (name in ("where", "polygamma") and wide == 0):      # which takes no part in promotion
+            assert slope.dtype == F64
+        else:
+            assert slope.dtype == given[k].dtype
+        check(slope, expected(name, (k,)), slope.dtype)
+
+
+@each_partial
+def test_contract_28_float32_with_numbers_has_float32_derivatives(name, k):
+    arrays = samples(name)
+    for i, point in enumerate(zip(*(a.tolist() for a in arrays))):
+        if i == 4:
+            break
+        for shape in ((), (3,)):
+            x = np.full(shape, point[k], F32)
+
+            def f(a):
+                return function(name)(*point[:k], a, *point[k + 1:])
+
+            value, slope = fg.jvp(f, (x,), (np.ones_like(x),))
+            pulled = fg.vjp(f, x)[1](fnp.ones(shape, value.dtype))[0]
+            if name != "float_power":
+                assert value.dtype == F32
+            assert slope.dtype == value.dtype and slope.shape == shape and pulled.dtype == F32
+            for found in (slope, pulled):
+                check(found, np.full(shape, expected(name, (k,))[i]), F32)
+
+
 ORDERS = {"back back": (back, back), "back along": (back, along), "along back": (along, back),
           "along along": (along, along)}
 
@@ -1242,7 +1278,8 @@ def test_contract_18_every_broadcast_gives_the_inputs_shape(name, dtype):
 
 
 def summed_to(a, shape):
-    a = a.sum(tuple(range(a.ndim - len(shape))))
+    """Summed over what was broadcast, in more than float64: NumPy adds rows one after another, and is 50 ulp off over 600."""
+    a = a.astype(np.longdouble).sum(tuple(range(a.ndim - len(shape))))
     for d, n in enumerate(shape):
         if n == 1:
             a = a.sum(d, keepdims=True)

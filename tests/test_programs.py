@@ -390,6 +390,7 @@ def test_a_saved_program_gives_the_same_bits(tmp_path):
     (lambda a, b: (a < b, a and b, None, 3, "text", np.arange(3)), (1.0, 2.0)),
     (lambda x, y: {"a": [x * y, (x,)], "b": x[..., None]}, (Y, fg.tensor(2.0))),
     (lambda x, n: engine.softmax_cross_entropy(x, n), (X, np.array([1, 2, 3]))),
+    (fg.grad(lambda x, n: np.sum(x[n, [3, 0, 1]] * x[:, n][0]) + np.sum(x[..., [2, -1]] ** 3)), (X, np.array([1, 2, -1]))),
     (lambda x: x[[0, 2, 2], 1:], (X,)), (fg.grad(lambda x: np.sum(x[[0, 2, 2], 1:] ** 2)), (X,)),
     (lambda x: x[x > 0] if False else fnp.concatenate([x, x * 2], axis=1), (X,)),
     (fg.hessian(lambda x: np.sum(np.log1p(np.exp(x)) * x[::-1])), (Y,)),
@@ -562,6 +563,26 @@ def test_a_c_function_gives_the_same_bits(n):
     np.testing.assert_array_equal(same, gradient)
 
 
+def test_an_index_into_nothing_is_refused_at_the_replay():
+    data = programs.to_bytes(fg.compile(lambda x, n: x[n]).program(np.ones((1, 3)), np.array([0, 0])))
+
+    def empty(document, by_name):
+        document["arguments"]["leaves"][0]["shape"] = by_name["argument"]["shape"] = [0, 3]
+        by_name["rule"]["parameters"]["shape"] = {"tuple": [0, 3]}
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    document = json.loads(members["program.json"])
+    empty(document, {value["op"]: value for value in reversed(document["values"])})
+    members["program.json"] = json.dumps(document).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    with pytest.raises((ValueError, IndexError)):
+        programs.load_bytes(buffer.getvalue())(np.ones((0, 3)), np.array([0, 0]))
+
+
 def test_what_a_c_function_returns():
     branch = fg.compile(lambda x: x * 2 if x > 0 else x).program(1.0).c_function()
     assert call_c(branch, np.array([3.0]))[0] == 0 and call_c(branch, np.array([-3.0]))[0] == 1
@@ -580,6 +601,12 @@ def test_what_a_c_function_returns():
     assert call_c(lossy, X.ravel(), workspace)[0] == 0
     workspace.refresh()
     assert call_c(lossy, X.ravel(), workspace)[0] == 2
+    labels[0] = -1
+    picked = fg.compile(lambda x: x[:, labels] * 2).program(X).c_function()
+    code, values = call_c(picked, X.ravel(), picked.workspace())[:2]
+    assert code == 0 and np.array_equal(np.ravel(values), np.ravel(X[:, labels] * 2))
+    labels[0] = 9
+    assert call_c(picked, X.ravel(), picked.workspace())[0] == 2
 
 
 def test_a_c_function_reads_what_is_outside_when_its_workspace_is_made_or_refreshed():

@@ -823,3 +823,39 @@ def test_an_entry_of_a_prefix_counts_for_its_subtree():
     for wrong in ({"a": 0}, (0, 1, 2), {"a": (0, 0), "b": 0, "c": 0}, {"a": 0, "b": [0], "c": 0}, "a"):
         with pytest.raises(ValueError, match="stands where the tree has"):
             fg.tree.tree_prefix(wrong, tree)
+
+
+# ------------------------------------------------------------------------------------------------ what has no derivative
+
+
+HIDDEN = {
+    "detach": lambda y: y * y.detach(),
+    "detach twice": lambda y: y * y.detach().detach() + np.sin(y),
+    "no_grad": lambda y: y * in_no_grad(lambda: np.exp(y) + y),
+    "enable_grad inside": lambda y: y * in_no_grad(lambda: with_grad(lambda: np.exp(y)) * y),
+    "a Rule in no_grad": lambda y: np.sum(y * in_no_grad(lambda: fnp.concatenate([np.reshape(y, (1,)), np.ones(1)]))),
+    "detach in an inner gradient": lambda y: fg.grad(lambda z: z * z * z.detach())(y),
+    "an inner gradient in no_grad": lambda y: y * in_no_grad(lambda: fg.grad(np.sin)(y)),
+}
+
+
+def in_no_grad(function):
+    with fg.no_grad():
+        return function()
+
+
+def with_grad(function):
+    with fg.enable_grad():
+        return function()
+
+
+@pytest.mark.parametrize("name", list(HIDDEN))
+def test_derivatives_around_vmap_stop_where_those_of_the_function_do(name):
+    f, x = HIDDEN[name], np.array([0.3, -1.2, 2.0])
+    one_by_one = fg.grad(lambda x: sum(f(x[k]) for k in range(3)))(x)
+    batched = lambda x: np.sum(fg.vmap(f)(x))
+    np.testing.assert_allclose(fg.grad(batched)(x), one_by_one, rtol=1e-15)
+    np.testing.assert_allclose(fg.compile(fg.grad(batched))(x), one_by_one, rtol=1e-15)
+    np.testing.assert_allclose(fg.grad(lambda x: np.sum(fg.vmap(fg.vmap(f))(np.reshape(x, (3, 1)))))(x), one_by_one, rtol=1e-15)
+    _, tangent = fg.jvp(batched, (x,), (np.ones(3),))
+    np.testing.assert_allclose(tangent, one_by_one.sum(), rtol=1e-15)

@@ -11,35 +11,64 @@ cdef enum:
     RECORDINGS_TO_WARN = 32     # of one signature
 
 
+cdef struct Read:
+    PyObject* container         # all three belong to the walk's lists
+    PyObject* key
+    PyObject* value
+
+
+cdef Read* reads_of(list found) except NULL:
+    """(container, key, value) of each entry, where a comparison at each call finds them soonest."""
+    cdef Read* reads = <Read*>PyMem_RawCalloc(<size_t>len(found) + 1, sizeof(Read))
+    cdef Py_ssize_t k
+    if reads == NULL:
+        raise MemoryError("fg.compile: no memory for the recording")
+    for k in range(len(found)):
+        container, key, value = <tuple>found[k]
+        reads[k].container, reads[k].key, reads[k].value = <PyObject*>container, <PyObject*>key, <PyObject*>value
+    return reads
+
+
 @cython.final
 cdef class Ground:
     """What a recording rests on besides the arguments: see fastgrad.transforms.bindings."""
     cdef list cells, dicts, lists, attributes       # (container, key, value)
-    cdef list arrays                    # (ndarray, bytes)
-    cdef object sample
+    cdef Read* read_cells
+    cdef Read* read_dicts
+    cdef list arrays                    # (ndarray, shape, dtype, contents)
+    cdef object contents
     cdef readonly list generators
     cdef readonly dict tensors          # those within reach, by id
 
-    def __init__(self, walk, sample):
+    def __init__(self, walk, contents):
         self.cells, self.dicts, self.lists, self.attributes = walk.cells, walk.dicts, walk.lists, walk.attributes
-        self.generators, self.tensors, self.sample = walk.generators, walk.tensors, sample
-        self.arrays = [(array, sample(array)) for array in walk.arrays]
+        self.generators, self.tensors, self.contents = walk.generators, walk.tensors, contents
+        self.arrays = [(array, array.shape, array.dtype, contents(array)) for array in walk.arrays]
+        self.read_cells, self.read_dicts = reads_of(self.cells), reads_of(self.dicts)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.read_cells)
+        PyMem_RawFree(self.read_dicts)
 
     cdef bint holds(self) except -1:
         """Whether everything is what it was."""
         cdef object now
         cdef PyObject* item
-        for cell, key, value in self.cells:
-            item = PyCell_Get(<PyObject*>cell)
+        cdef Read* read
+        cdef Py_ssize_t k
+        for k in range(len(self.cells)):
+            read = self.read_cells + k
+            item = PyCell_Get(read.container)
             if item == NULL:
                 return False
             now = <object>item
             Py_DECREF(now)
-            if now is not value and not same_constant(now, value):
+            if item != read.value and not same_constant(now, <object>read.value):
                 return False
-        for container, key, value in self.dicts:
-            item = PyDict_GetItemWithError(container, key)
-            if item == NULL or (item != <PyObject*>value and not same_constant(<object>item, value)):
+        for k in range(len(self.dicts)):
+            read = self.read_dicts + k
+            item = PyDict_GetItemWithError(<object>read.container, <object>read.key)
+            if item == NULL or (item != read.value and not same_constant(<object>item, <object>read.value)):
                 return False
         for container, key, value in self.lists:
             if key == -1:
@@ -51,16 +80,56 @@ cdef class Ground:
             now = getattr(container, key, None)
             if now is not value and not same_constant(now, value):
                 return False
-        for array, numbers in self.arrays:
-            if not same_bytes(array, numbers) and self.sample(array) != numbers:
+        for array, shape, dtype, numbers in self.arrays:
+            if not same_form(array, shape, dtype) or (not same_bytes(array, numbers) and self.contents(array) != numbers):
                 return False
         return True
+
+
+cdef bint same_form(cnp.ndarray array, tuple shape, object dtype):
+    """Whether an array still has this shape and dtype; both can be assigned to."""
+    cdef Py_ssize_t d, n = cnp.PyArray_NDIM(array)
+    if <PyObject*>cnp.PyArray_DESCR(array) != <PyObject*>dtype and array.dtype != dtype or n != len(shape):
+        return False
+    for d in range(n):
+        if cnp.PyArray_DIMS(array)[d] != <Py_ssize_t>shape[d]:
+            return False
+    return True
 
 
 cdef bint same_bytes(cnp.ndarray array, bytes numbers) noexcept:
     """Whether a contiguous array holds these bytes; False where it has more of them, or other strides."""
     return (cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_C_CONTIGUOUS) and cnp.PyArray_NBYTES(array) == len(numbers) \
         and memcmp(cnp.PyArray_DATA(array), <const char*>numbers, <size_t>len(numbers)) == 0
+
+
+def digest(const unsigned char[::1] data):
+    """64 bytes that follow from all bytes of the data: another word of 8 bytes in a lane always gives others, and several
+    do but for a chance of 2**-64.  About as fast as memory is read."""
+    cdef unsigned long long lanes[8]
+    cdef unsigned long long words[8]
+    cdef Py_ssize_t i, n = data.shape[0], whole = n - n % 64
+    cdef int k
+    cdef const unsigned char* p = &data[0] if n else NULL
+    for k in range(8):
+        lanes[k] = <unsigned long long>n + <unsigned long long>k
+    with nogil:
+        for i in range(0, whole, 64):
+            memcpy(words, p + i, 64)
+            for k in range(8):
+                lanes[k] = stirred(lanes[k], words[k])
+        if whole != n:
+            memset(words, 0, 64)
+            memcpy(words, p + whole, <size_t>(n - whole))
+            for k in range(8):
+                lanes[k] = stirred(lanes[k], words[k])
+    return (<const char*>lanes)[:64]
+
+
+cdef inline unsigned long long stirred(unsigned long long h, unsigned long long word) noexcept nogil:
+    """One-to-one in either of the two; every bit of the sum, the highest too, reaches others."""
+    h = (h ^ word) * <unsigned long long>0x9E3779B97F4A7C15
+    return h ^ (h >> 32)
 
 
 cdef bint same_constant(object now, object value) except -1:
@@ -86,15 +155,15 @@ cdef class Recorded:
     cdef Py_ssize_t escaped             # Tensors made inside that outlive the call
 
 
-cdef Recorded record_call(object function, list wrappers, object flatten):
-    """Runs function(wrappers) under a new trace; the wrappers stand for the arguments."""
-    cdef Recorded r = Recorded()
+cdef Recorded record_call(object function, list wrappers, object flatten, Recorded r=None):
+    """Runs function(wrappers) under a new trace; the wrappers stand for the arguments.  r is filled, if given."""
     cdef Trace trace = Trace()
     cdef Tensor t
     cdef Py_ssize_t k
     cdef index_t i
     cdef set made = set()
     cdef list before = [(<Tensor>t).traced for t in wrappers]
+    r = Recorded() if r is None else r
     r.trace = trace
     r.roots, r.writes, r.cleared = [], [], []
     trace.open()
@@ -132,6 +201,83 @@ cdef Recorded record_call(object function, list wrappers, object flatten):
     if trace.broken:
         raise MemoryError("fg.compile: no memory for the recording")
     return r
+
+
+cdef list values_that_flow(Recorded r):
+    """For each result its value if gradients flow through it, else 0; None where one is more than what the trace says."""
+    cdef Tensor t
+    cdef list found = []
+    cdef index_t i
+    for leaf in r.leaves:
+        if type(leaf) is Tensor:
+            t = leaf
+            i = r.roots[len(found)]
+            if not tracked(t):
+                found.append(0)
+                continue
+            if t.requires or not loses_gradient(t) or t.tape.nodes[t.node].flags & RETAINS \
+                    or V_ARGUMENT <= r.trace.values[i].op <= V_CONSTANT or not is_float(t):
+                return None
+            found.append(i)
+    return found
+
+
+def places_of_inputs(Trace trace):
+    """(value, place) of what a Program of the trace reads, by its place: arguments, then slots, then arrays."""
+    cdef index_t i
+    cdef Value* v
+    cdef list found = []
+    n_arguments = 0
+    for i in range(1, trace.n):
+        if trace.values[i].op == V_ARGUMENT:
+            n_arguments += 1
+    for i in range(1, trace.n):
+        v = trace.values + i
+        if v.op == V_ARGUMENT:
+            found.append((i, v.parameter))
+        elif v.op == V_SLOT:
+            found.append((i, n_arguments + v.parameter))
+        elif v.op == V_ARRAY:
+            found.append((i, n_arguments + len(trace.slots) + v.parameter))
+    return found
+
+
+cdef int put_results_on_tape(Program program, tuple results, tuple leaves) except -1:
+    """Where the function would have left nodes, one for each result, whose pullback is a Program too."""
+    cdef list inputs = [as_tensor(x, "compile") for x in (*leaves, *program.slots, *program.arrays)]
+    cdef Py_ssize_t k
+    for k in range(program.n_results):
+        if program.rules[k] is not None:
+            record_rule(<Rule>program.rules[k], inputs, {}, <Tensor>results[k])
+    return 0
+
+
+def program_of_tensors(function, list tensors):
+    """A Program of a function from a list of Tensors to another, which rests on nothing but them; None if it would."""
+    cdef Recorded r
+    cdef Program program
+    cdef list wrappers = [bare(<Tensor>t) for t in tensors]
+    r = record_call(function, wrappers, lambda found: (found, ()))
+    if r.differentiable or r.escaped > 0:
+        return None
+    program = plan_program(r, [FORM_TENSOR] * len(wrappers), wrappers)
+    return program if program.pure else None
+
+
+def watched(tuple tensors):
+    """Whether somebody differentiates or records what is done with these."""
+    cdef bint recording = current_tape().recording
+    if fg_mark:
+        return True
+    for t in tensors:
+        if recording and tracked(<Tensor>t):
+            return True
+    return False
+
+
+def replay_tensors(Program program, tuple tensors):
+    """What such a Program gives; None if it does not fit."""
+    return program.replay(items_of(tensors), len(tensors), None, FORM_TENSOR)
 
 
 cdef bint loses_gradient(Tensor t) noexcept:
@@ -244,7 +390,7 @@ cdef bytes steps_of_values(Planner planner):
     cdef bytearray steps = bytearray(<Py_ssize_t>planner.n * <Py_ssize_t>sizeof(index_t))
     cdef index_t* step = <index_t*><char*>steps
     for i in range(planner.n):
-        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR else <index_t>-1
+        step[i] = planner.sites[i].step if planner.sites[i].kind >= SITE_SCALAR or planner.sites[i].maker else <index_t>-1
     return bytes(steps)
 
 
@@ -299,6 +445,7 @@ cdef class Compiled:
     cdef tuple static
     cdef dict entries
     cdef Entry last                     # of the last call, if its arguments were plain leaves
+    cdef Entry last_with_rules          # the same for calls that are being differentiated
     cdef object python                  # the slow side, fastgrad.transforms.compile
     cdef bint warned
     cdef readonly bint has_own_out      # the function has a parameter `out` itself
@@ -329,29 +476,32 @@ cdef class Compiled:
         """By the whole signature; out, if given, is filled and returned."""
         cdef Entry entry
         cdef Program program
-        cdef list results
+        cdef tuple results
         if fg_mark:                     # inside another recording: part of it
             if out is not None:
                 raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
             return self.__wrapped__(*arguments, **keywords)
         call = self.python.Signature(self, arguments, keywords)
-        if call.differentiated:
-            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         entry = self.entry_of(call)
-        if entry.eager:
+        if entry.eager or (out is not None and call.differentiated):
             return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         for program in list(entry.programs):
-            results = []
+            if out is not None and program.rules is not None:
+                return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
+            results = None
             if out is None:
-                code = program.replay(items_of(call.leaves), len(call.leaves), None, call.form, results)
-            else:
-                code = replay_into(program, call.leaves, call.form, out)
-            if code == RUN_DONE:
+                results = program.replay(items_of(call.leaves), len(call.leaves), None, call.form)
+            if results is not None or (out is not None and replay_into(program, call.leaves, call.form, out)):
                 if entry.programs[0] is not program and program in entry.programs:
                     entry.programs.remove(program)
                     entry.programs.insert(0, program)
                 self.last = entry if call.plain and program.plain else None
+                if program.rules is not None:
+                    self.last_with_rules = entry if call.flat else None
+                    put_results_on_tape(program, results, call.leaves)
                 return program.build(results) if out is None else out
+        if call.differentiated:
+            return self.record_differentiated(call, entry, arguments, keywords)
         return fill_out(self.__name__, out, self.record(call, entry))
 
     cdef Entry entry_of(self, object call):
@@ -389,6 +539,8 @@ cdef class Compiled:
         self.python.check_random_states(self, ground.generators, states, call.generators)
         call.give_back(wrappers, r.writes)
         holds = ground.holds()
+        if r.differentiable and r.escaped <= 0 and holds and self.keep_with_rules(call, entry, r, wrappers, ground):
+            return call.lowered(r.leaves, r.structure)
         if r.differentiable or r.escaped > 0 or not holds or call.aliased(ground.tensors, r.writes or r.cleared):
             entry.warm += 1
             if r.differentiable or entry.warm >= MOST_WARM_CALLS:
@@ -396,15 +548,66 @@ cdef class Compiled:
                 self.python.warn_eager(self, bool(r.differentiable), r.escaped, holds)
             return call.lowered(r.leaves, r.structure)
         entry.warm = 0
-        program = plan_program(r, call.forms, wrappers)
-        program.ground = ground
-        program.keep_structure(r, call, self.python)
-        program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
-        entry.programs.insert(0, program)
+        try:
+            program = plan_program(r, call.forms, wrappers)
+            program.ground = ground
+            program.keep_structure(r, call, self.python)
+            program.binding = self.python.Binding.of_call(self.__name__, call, (program.structure, program.constants, program.simple))
+            entry.programs.insert(0, program)
+        except MemoryError:                     # the function has run, and what it gave is there
+            return call.lowered(r.leaves, r.structure)
         if len(entry.programs) > MOST_RECORDINGS:
             entry.programs.pop()
         self.last = entry if call.plain and program.plain else None
         return call.lowered(r.leaves, r.structure)
+
+    cdef object record_differentiated(self, object call, Entry entry, tuple arguments, dict keywords):
+        """Runs the function on arguments in the middle of a recording; what cannot be kept runs as it is from then on."""
+        cdef Recorded r = Recorded()
+        cdef Ground ground
+        entry.eager = True
+        entry.recorded += 1
+        if call.draws() or entry.recorded > MOST_RECORDINGS:
+            return self.__wrapped__(*arguments, **keywords)
+        wrappers = call.wrappers()
+        ground = self.python.ground_of(call)
+        states = self.python.random_states(ground.generators)
+        try:
+            record_call(call.run, wrappers, self.python.flatten, r)
+        except Exception:               # it may be the trace that refuses, or a stand-in for an array that is none
+            if r.trace.written or r.trace.gradients:
+                raise
+            return self.__wrapped__(*arguments, **keywords)
+        if self.python.random_states(ground.generators) == states and r.differentiable and r.escaped <= 0 and ground.holds():
+            entry.eager = not self.keep_with_rules(call, entry, r, wrappers, ground)
+        return call.lowered(r.leaves, r.structure)
+
+    cdef bint keep_with_rules(self, object call, Entry entry, Recorded r, list wrappers, Ground ground) except -1:
+        """Keeps a recording whose results are being differentiated, if it does nothing else and is long enough to pay."""
+        cdef list flowing = values_that_flow(r)
+        cdef Program program
+        cdef Tensor t
+        if flowing is None or call.form != FORM_TENSOR or call.draws():
+            return False
+        if r.trace.cuts or r.writes or r.cleared or r.trace.impure or r.trace.gradients:
+            return False
+        for t in r.trace.slots:
+            if tracked(t) and not t.requires:       # the middle of somebody's recording: there is another one at each call
+                return False
+        program = plan_program(r, call.forms, wrappers)
+        if not self.python.pullbacks.pays(program, len(flowing) - flowing.count(0)):
+            return False
+        wanted = [k for k, t in enumerate(wrappers + program.slots) if tracked(t) and is_float(t)]
+        program.rules = self.python.pullbacks.rules_of(self.__name__, program.trace, flowing, wanted)
+        program.ground = ground
+        program.keep_structure(r, call, self.python)
+        program.plain = False
+        for k, t in enumerate(wrappers):
+            program.inputs[<index_t>k].tracked, program.inputs[<index_t>k].leaf = tracked(t), t.requires
+        entry.programs.insert(0, program)
+        if len(entry.programs) > MOST_RECORDINGS:
+            entry.programs.pop()
+        return True
 
     def program(self, *arguments, **keywords):
         """The Program that a call with these arguments replays; calls are made until there is one.
@@ -421,7 +624,7 @@ cdef class Compiled:
             if entry is not None and (entry.programs or entry.eager):
                 break
             self(*arguments, **keywords)
-        if entry is None or not entry.programs:
+        if entry is None or not entry.programs or (<Program>entry.programs[0]).rules is not None:
             raise RuntimeError(f"{self.__name__}: there is no Program for these arguments: what the function returns is still "
                                "being differentiated, or it changes what it reads, or keeps Tensors that it makes")
         return entry.programs[0]
@@ -429,7 +632,7 @@ cdef class Compiled:
     def clear(self):
         """Forgets all recordings."""
         self.entries.clear()
-        self.last = None
+        self.last = self.last_with_rules = None
 
     @property
     def recordings(self):
@@ -450,17 +653,26 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     cdef Entry entry = compiled.last
     cdef Program program
     cdef Py_ssize_t n = PyVectorcall_NARGS(flags), k
-    cdef list results
+    cdef tuple results
     cdef int form
     if names == NULL and entry is not None and not fg_mark and entry.recording == current_tape().recording:
         program = <Program>(<list>entry.programs)[0]
         if n == <Py_ssize_t>program.n_arguments:
             form = form_of(arguments, n)
             if form >= 0:
-                results = []
-                if program.replay(arguments, n, None, form, results) == RUN_DONE:
+                results = program.replay(arguments, n, None, form)
+                if results is not None:
                     return program.build(results)
     positional = tuple([<object>arguments[k] for k in range(n)])
+    entry = compiled.last_with_rules
+    if names == NULL and entry is not None and not fg_mark and entry.programs and entry.recording == current_tape().recording:
+        program = <Program>(<list>entry.programs)[0]
+        if program.rules is not None and tracked_as_recorded(program, positional):
+            results = program.replay(arguments, n, None, FORM_TENSOR)
+            if results is not None:
+                put_results_on_tape(program, results, positional)
+                return program.build(results)
+    entry = compiled.last
     keywords = {}
     if names != NULL:
         keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
@@ -469,7 +681,7 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
             if out is not None and not keywords and entry is not None and not fg_mark and entry.recording == current_tape().recording:
                 program = <Program>(<list>entry.programs)[0]
                 form = form_of(arguments, n) if n == <Py_ssize_t>program.n_arguments else -1
-                if form >= 0 and replay_into(program, positional, form, out) == RUN_DONE:
+                if form >= 0 and replay_into(program, positional, form, out):
                     return out
             return compiled.call_slowly(positional, keywords, out)
     return compiled.call_slowly(positional, keywords)
@@ -482,6 +694,23 @@ cdef int give_vectorcall() except -1:
 
 
 give_vectorcall()
+
+
+cdef bint tracked_as_recorded(Program program, tuple leaves) noexcept:
+    """Whether gradients flow to the leaves that they flowed to, and none has a gradient; a replay compares the rest."""
+    cdef Py_ssize_t k
+    cdef Input* input = program.inputs
+    cdef Tensor t
+    if len(leaves) != <Py_ssize_t>program.n_arguments:
+        return False
+    for k in range(len(leaves)):
+        if type(leaves[k]) is Tensor:
+            t = leaves[k]
+            if tracked(t) != input[k].tracked or t.requires != input[k].leaf or t.gradient is not None:
+                return False
+        elif input[k].tracked:
+            return False
+    return True
 
 
 cdef int form_of(PyObject** arguments, Py_ssize_t n) noexcept:
@@ -529,7 +758,7 @@ def make_wrapper(leaf, bint weak):
 
 
 STEP_NAMES = ("scalars", "group", "product", "copy", "extreme", "rows", "row pullback", "cross-entropy",
-              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard")
+              "cross-entropy pullback", "extreme pullback", "assembly", "join", "sum", "host", "guard", "gather", "scatter")
 
 
 def program_facts(Program program):
@@ -575,7 +804,9 @@ def set_num_threads(n=None):
     -----
     The same threads serve all loops: products, groups of elementwise operations and lanes; they never run inside each
     other, and no BLAS runs inside them, so there are never more than n busy.  At the start n is the number of processors,
-    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.
+    or what FASTGRAD_NUM_THREADS or OMP_NUM_THREADS says.  Results do not depend on n, bit for bit.  Where threadpoolctl is
+    installed, its ``threadpool_limits`` sets n too, from the first ``fg.compile`` or ``fg.load_program`` on; by itself it is
+    ``limits={"fastgrad": n}``.
 
     Examples
     --------

@@ -197,6 +197,8 @@ cdef Tensor elementwise_as(int op, int type, Operand* o, int n):
     try:
         if type == BY_PROMOTION:
             type = compute_type(op, o, n)
+        if type < 0 and fg_mark and fg_is_bool[op] and are_truth_values(o, n):
+            type = FG_F64                   # NumPy's answer, and no call of Python in the replay
         if type < 0:
             return elementwise_in_numpy(op, o, n)
         for k in range(n):
@@ -320,6 +322,15 @@ cdef inline void keep_saved(Node* node, Array* saved, Operand* o) noexcept:
                 array_drop(t.array)
                 t.array = array_keep(saved)
     array_drop(saved)
+
+
+cdef bint are_truth_values(Operand* o, int n) noexcept:
+    """And numbers of Python, which doubles hold."""
+    cdef int k
+    for k in range(n):
+        if o[k].dtype != NPY_BOOL and o[k].dtype != WEAK:
+            return False
+    return True
 
 
 cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
@@ -488,7 +499,21 @@ cdef inline index_t constant_number(CTape* tape, double value) noexcept:
     return i
 
 
+# Functions: apply1, apply2, apply3.  Python's operators: operator1, operator2, quick2.  They differ in what comes of Python
+# numbers alone, which only a trace sees: a function gives a float64, an operator a number that takes the others' dtype.
+
 cdef object apply1(int op, object x):
+    return strong(operator1(op, x))
+
+
+cdef inline object strong(object result):
+    """A result of a function: has a dtype of its own."""
+    if fg_mark and type(result) is Tensor:
+        (<Tensor>result).weak = False
+    return result
+
+
+cdef object operator1(int op, object x):
     cdef Operand o[3]
     if type(x) is Tensor and is_number(<Tensor>x):
         return number1(op, <Tensor>x)
@@ -506,7 +531,7 @@ cdef object apply2(int op, object x, object y):
     if result is NotImplemented:
         bad = y if type(x) is Tensor or isinstance(x, (float, int, np.ndarray, np.generic, list, tuple)) else x
         raise TypeError(f"{NAMES[op]}: {type(bad).__name__} is not a Tensor, an array or a number")
-    return result
+    return strong(result)
 
 
 cdef inline object quick2(int op, object x, object y):
@@ -579,29 +604,35 @@ cdef object apply3(int op, object x, object y, object z):
     result = elementwise(op, o, 3)
     if temporaries:
         temporaries.clear()
-    return result
+    return strong(result)
 
 
 cdef object power_operator(object x, object y):
     """x ** y; the exponents that NumPy also treats by themselves."""
     if type(y) is float or type(y) is int:
         if y == 2:
-            return apply1(FG_SQUARE, x)
+            return operator1(FG_SQUARE, x)
         if y == 1:
-            return apply1(FG_POSITIVE, x)
+            return operator1(FG_POSITIVE, x)
         if y == 0.5:
-            return apply1(FG_SQRT, x)
+            return operator1(FG_SQRT, x)
         if y == -1 and (<Tensor>x).dtype_number in (NPY_DOUBLE, NPY_FLOAT):
-            return apply1(FG_RECIPROCAL, x)
+            return operator1(FG_RECIPROCAL, x)
     return operator2(FG_POWER, x, y)
 
 
-cdef object bit_operator(str name, object x, object y):
-    """& | ^ of truth values and integers."""
+cdef object bit_operator(str name, int op, object x, object y):
+    """& | ^ of truth values and integers; `op` is the one of truth values."""
     for operand in (x, y):
         if type(operand) is Tensor and (<Tensor>operand).dtype_number in (NPY_DOUBLE, NPY_FLOAT):
             raise TypeError(f"ufunc '{name}' not supported for float Tensors; compare first, as in (x > 0) & (y > 0)")
+    if fg_mark and is_truth(x) and is_truth(y):
+        return operator2(op, x, y)
     return with_numpy(name, (x, y))
+
+
+cdef bint is_truth(object x):
+    return type(x) is bool or getattr(x, "dtype", None) == np.bool_
 
 
 cdef object with_numpy(str name, tuple operands):

@@ -8,6 +8,7 @@ cimport numpy as cnp
 from cpython.object cimport PyObject, PyTypeObject, Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE
 from cpython.exc cimport PyErr_Occurred
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.math cimport NAN
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -66,6 +67,18 @@ cdef extern from "numpy/arrayobject.h":
     cnp.ndarray PyArray_New(PyTypeObject* subtype, int nd, const cnp.npy_intp* dims, int type_num, const cnp.npy_intp* strides,
                             void* data, int itemsize, int flags, PyObject* obj)
     int PyArray_SetBaseObject(cnp.ndarray a, object base) except -1
+
+cdef extern from *:
+    """
+    #include <numpy/arrayscalars.h>
+    /* np.float64(x), without a look at what x is. */
+    static inline PyObject *fg_float64(double x) {
+        PyObject *number = PyDoubleArrType_Type.tp_alloc(&PyDoubleArrType_Type, 0);
+        if (number) PyArrayScalar_ASSIGN(number, Double, x);
+        return number;
+    }
+    """
+    object fg_float64(double x)
 
 cdef extern from "numpy/ufuncobject.h":
     ctypedef struct ufunc_fields "PyUFuncObject":

@@ -47,11 +47,14 @@ TABLE = load_table()
 ROWS = {op.name: op for op in TABLE.OPS}
 
 
-def slow_twins():
-    """Names like ``sin_f64`` of the functions whose fast form is valid on part of the range only."""
+def twins_of(kind):
+    """Names like ``sin_f64`` of the functions that have another form besides the one that vectorises by itself.
+
+    SLOW: for the arguments where that one is not valid.  WIDE: on a whole register, at a level that defines it.
+    """
     names = set()
     for header in (HERE / "kernels").glob("vecmath*.h"):
-        names |= set(re.findall(r"#define\s+FG_SLOW_(\w+_f(?:64|32))\b", header.read_text()))
+        names |= set(re.findall(rf"#define\s+FG_{kind}_(\w+_f(?:64|32))\b", header.read_text()))
     return names
 
 
@@ -322,14 +325,28 @@ def loop(name, suffix, parameters, reads, result_type, careful):
     return "".join(lines)
 
 
-def write_loops(careful):
+def either(op, suffix, wide, narrow):
+    """C that uses the wide twin of a row's value, at levels that have one, and C that does not."""
+    return f"#if defined(FG_WIDE_{op.name}_{suffix})\n{wide}#else\n{narrow}#endif\n"
+
+
+def wide_loop(op, suffix):
+    """A loop over contiguous memory applying the wide twin of a function of one argument."""
+    c_type, upper = dict(TYPES)[suffix], suffix.upper()
+    return (f"static void loop_fg_value_{op.name}_{suffix}(ptrdiff_t n, const void *x_, const void *y_, const void *z_, "
+            f"void *to_) {{\n    const {c_type} *restrict x = x_;\n    (void)y_;\n    (void)z_;\n"
+            f"    {c_type} *restrict to = to_;\n    FG_WIDE_LOOP_{upper}(fg_{op.name}_wide_{suffix}, n, x, to);\n}}\n")
+
+
+def write_loops(careful, wide):
     lines = [HEADER]
     for op in TABLE.OPS:
         for suffix, c_type in TYPES:
             result = "unsigned char" if op.kind == "bool" else c_type
             reads = names_in(op.value)
             name = f"fg_value_{op.name}"
-            lines.append(loop(name, suffix, VALUE, reads, result, (name, suffix) in careful))
+            text = loop(name, suffix, VALUE, reads, result, (name, suffix) in careful)
+            lines.append(either(op, suffix, wide_loop(op, suffix), text) if f"{op.name}_{suffix}" in wide else text)
             for operand, partial in zip(OPERANDS, op.partials):
                 if partial is not None:
                     name = f"fg_pull_{op.name}_{operand}"
@@ -341,7 +358,12 @@ def write_loops(careful):
             body = f"{name}_isslow_f64(x, y, z) ? {name}_slow_f64(x, y, z) : {name}_f64(x, y, z)"
         else:
             body = f"{name}_f64(x, y, z)"
-        lines.append(f"static double one_{name}(double x, double y, double z) {{ return {body}; }}\n")
+        signature = f"static double one_{name}(double x, double y, double z)"
+        text = f"{signature} {{ return {body}; }}\n"
+        if f"{op.name}_f64" in wide:
+            one = f"FG_WIDE_ONE_F64(fg_{op.name}_wide_f64, x)"
+            text = either(op, "f64", f"{signature} {{ (void)y; (void)z; return {one}; }}\n", text)
+        lines.append(text)
         for operand, partial in zip(OPERANDS, op.partials):
             if partial is not None:
                 name = f"fg_pull_{op.name}_{operand}"
@@ -532,6 +554,7 @@ def write_machine_ops(careful):
 INNER = ("add", "subtract", "multiply", "guarded_multiply", "square")
 BOTH_SIDES = ("add", "subtract", "multiply", "guarded_multiply")
 FIRST_ONLY = ("divide", "negative", "square", "sqrt", "pull_tanh_x", "pull_sqrt_x", "pull_square_x", "pull_divide_x")
+INNER_ALONE = ("pull_tanh_x", "pull_sqrt_x", "pull_square_x", "pull_divide_x")  # where the other operand is in memory
 COMMUTE = ("add", "multiply")
 
 
@@ -542,6 +565,10 @@ def fused_shapes():
             for j, right in enumerate(("", *INNER)):
                 if outer not in COMMUTE or j <= i:
                     yield outer, left, right
+        for pull in INNER_ALONE:
+            yield outer, pull, ""
+            if outer not in COMMUTE:
+                yield outer, "", pull
     for outer in FIRST_ONLY:
         for left in ("", *INNER):
             yield outer, left, ""
@@ -593,7 +620,7 @@ def write_fused(careful):
 def write_fused_ops(careful):
     known = {i.name: i for i in instructions(careful)}
     outer = {name: k for k, name in enumerate((*BOTH_SIDES, *FIRST_ONLY), 1)}
-    inner = {name: k for k, name in enumerate(INNER, 1)}
+    inner = {name: k for k, name in enumerate((*INNER, *INNER_ALONE), 1)}
     shapes = list(fused_shapes())
     lines = [HEADER, "#ifndef FG_FUSED_OPS_H\n#define FG_FUSED_OPS_H\n",
              "/* What an operation is as the outer or as an inner one of a fused loop; 0: neither. */",
@@ -701,8 +728,8 @@ def generate(folder):
     """Writes the files into ``folder``, each only when its text has changed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows, careful = write_rows(slow_twins())
-    texts = {"ops.h": write_ops(), "rows.h": rows, "loops.h": write_loops(careful), "scalar.h": write_scalar(),
+    rows, careful = write_rows(twins_of("SLOW"))
+    texts = {"ops.h": write_ops(), "rows.h": rows, "loops.h": write_loops(careful, twins_of("WIDE")), "scalar.h": write_scalar(),
              "borrow.h": write_borrow(), "machine.h": write_machine(careful), "machine_ops.h": write_machine_ops(careful),
              "fused.h": write_fused(careful), "fused_ops.h": write_fused_ops(careful),
              "names.pxi": write_names(), "functions.pxi": write_functions()}

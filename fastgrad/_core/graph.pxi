@@ -102,7 +102,7 @@ cdef class Graph(Holder):
         id[2] = 0 if node.extra == NULL else node.extra.operands[0]
         g = from_ndarray(np.ones(() if node.shape == NULL else shape_tuple(node.shape), cnp.PyArray_DescrFromType(node.dtype)))
         with Recording(False):
-            return to_ndarray(broadcast_like(elementwise_rule(tape, i, j, g, id), g).detach())
+            return to_ndarray(broadcast_like(elementwise_rule(tape, i, j, g, id), g))
 
     def pull(self, Py_ssize_t k, cotangent):
         """What a cotangent of node k contributes: a list of (operand, position, contribution)."""
@@ -124,7 +124,7 @@ cdef class Graph(Holder):
                     check_answer(c, SCALAR_SHAPE if node.shape == NULL else node.shape, op_name(tape.nodes + i), "vjp")
                     while operands[j] != id or not flows_to(tape, i, j):      # in the order of the operands
                         j += 1
-                    result.append((j, self.position(id), to_ndarray(fit_tensor(tape, id, c).detach())))
+                    result.append((j, self.position(id), to_ndarray(bare(fit_tensor(tape, id, c)))))
                     j += 1
         finally:
             tape.sweeps -= 1

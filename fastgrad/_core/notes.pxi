@@ -71,7 +71,7 @@ cdef int watch_cotangents(Sweep* s, index_t i) except -1:
 
 cdef int watch_cotangent(CTape* tape, index_t i, index_t operand, Tensor c) except -1:
     """What node i of a watched tape sends to an operand, in the sweep on Tensors."""
-    if not is_sound(tape, to_ndarray((<Tensor>c).detach())):
+    if not is_sound(tape, to_ndarray(bare(<Tensor>c))):
         raise HOOKS["anomaly"](node_story(tape, i), node_story(tape, operand))
     return 0
 

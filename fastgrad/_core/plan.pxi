@@ -41,6 +41,8 @@ cdef enum:
     STEP_SUM
     STEP_HOST
     STEP_GUARD
+    STEP_GATHER
+    STEP_SCATTER
 
     BASE_ARENA = 0
     SMALL_INPUT = 2048          # bytes up to which an input is copied into the arena
@@ -63,10 +65,16 @@ cdef struct Site:
     Py_ssize_t* from_strides
     int base                    # where it lies, of what is no view
     Py_ssize_t place
-    index_t* operands           # of an assembly: what is added up, instead of the value's own operands
-    index_t n_operands
+    index_t* operands           # of an assembly what is added up, of a product with its bias all three: instead of the
+    index_t n_operands          # value's own operands
     bint assembles              # a scatter, or a sum with one in it
     bint dense                  # and there is a whole array among what it adds up, the first operand
+    bint laid                   # somebody reads it who cannot be in a group with it
+    bint grouped                # somebody reads it who can
+    bint outer                  # rows times columns, by the step of a product
+    index_t product             # of a bias that is added by the step of a product: that product
+    index_t activated           # and the activation that the step does, too
+    index_t maker               # a value whose step makes this one, too
     int number                  # in the group that is being written
     index_t stamp
 
@@ -126,7 +134,7 @@ cdef class Planner:
     cdef dict clusters                  # (stage, shape) -> list of values
     cdef list order                     # (stage, rank, kind, members)
     cdef dict number_cells              # (number bits, type) -> place in the arena
-    cdef dict join_parts, assembled
+    cdef dict natives                   # of calls of a rule that a step does itself: what it has to know
     cdef bytearray template             # the arena's first bytes: constants
     cdef Py_ssize_t arena_size
     cdef Py_ssize_t live_peak
@@ -150,12 +158,15 @@ cdef class Planner:
         self.program = program
         self.roots = roots
         self.guards = guards
-        self.clusters, self.order, self.number_cells, self.template = {}, [], {}, bytearray()
+        self.clusters, self.order, self.number_cells, self.natives, self.template = {}, [], {}, {}, bytearray()
         self.sites = <Site*>PyMem_RawCalloc(self.n, sizeof(Site))
         if self.sites == NULL:
             raise MemoryError("cannot plan a program")
         self.find_needed()
         self.find_assemblies()
+        self.find_readers()
+        self.find_epilogues()
+        self.find_outer()
         self.lay_out()
         self.arrange()
         self.place_all()
@@ -267,6 +278,98 @@ cdef class Planner:
             s.operands[s.n_operands + k] = i
         return 0
 
+    cdef int find_readers(self) except -1:
+        """Whether those who read a value can be in a group with it."""
+        cdef index_t i, k, n
+        cdef index_t few[5]
+        cdef index_t* operands
+        for i in self.roots:
+            self.sites[i].laid = True
+        for i in range(1, self.n):
+            if self.sites[i].kind == SITE_NONE:
+                continue
+            n = self.operands_of(i, &operands, few)
+            for k in range(n):
+                if self.values[i].op == OP_SUM or (is_elementwise(self.values[i].op) and not self.sites[i].assembles):
+                    self.sites[operands[k]].grouped = True
+                else:
+                    self.sites[operands[k]].laid = True
+        return 0
+
+    # -- epilogues: a bias and an activation after a product, done by its step while the numbers are in the cache
+
+    cdef int find_epilogues(self) except -1:
+        """Where the value lies in memory anyway: else it goes by in a group at no cost."""
+        cdef index_t i
+        cdef Value* v
+        cdef Value* x
+        for i in range(1, self.n):
+            v = self.values + i
+            x = self.values + v.o[0]
+            if self.sites[i].laid and self.sites[i].kind != SITE_NONE and v.op < FG_N_ELEMENTARY and fg_arity[v.op] == 1 \
+                    and not fg_is_bool[v.op] and x.op == FG_ADD and x.dtype == v.dtype and not self.sites[v.o[0]].activated:
+                self.sites[v.o[0]].activated = i
+        for i in range(1, self.n):
+            v = self.values + i
+            if v.op != FG_ADD or self.sites[i].kind == SITE_NONE:
+                continue
+            if not (self.sites[i].laid or self.sites[i].activated) or not (self.add_bias(i, v.o[0], v.o[1]) or self.add_bias(i, v.o[1], v.o[0])):
+                self.sites[i].activated = 0
+            elif self.sites[i].activated:
+                self.sites[self.sites[i].activated].maker = i
+        return 0
+
+    cdef bint add_bias(self, index_t i, index_t product, index_t bias) except -1:
+        """Makes the sum i of a product and a bias one step with the product, if that can be."""
+        cdef Site* s = self.sites + i
+        cdef index_t view = 0
+        cdef Value* p = self.values + product
+        cdef Shape* shape = p.shape
+        cdef Shape* row = self.values[bias].shape
+        if p.op == OP_RESHAPE and p.uses == 1 and shape.ndim and p.shape.dims[shape.ndim - 1] > 1:     # the same rows
+            view, product = product, p.o[0]
+            p = self.values + product
+            if p.shape.ndim == 0 or p.shape.dims[p.shape.ndim - 1] != shape.dims[shape.ndim - 1]:
+                return False
+        if p.op != OP_MATMUL or p.uses != 1 or s.operands != NULL or s.assembles or not same_shape(shape, self.values[i].shape) \
+                or p.dtype != self.values[i].dtype or self.values[bias].dtype != p.dtype or self.values[p.o[1]].shape.ndim < 2 \
+                or row.ndim == 0 or row.dims[row.ndim - 1] != shape.dims[shape.ndim - 1] or row.size != row.dims[row.ndim - 1]:
+            return False
+        s.operands = <index_t*>PyMem_RawMalloc(3 * sizeof(index_t))
+        if s.operands == NULL:
+            raise MemoryError("cannot plan a program")
+        s.operands[0], s.operands[1], s.operands[2] = p.o[0], p.o[1], bias
+        s.n_operands = 3
+        s.product = product
+        self.sites[product].kind = SITE_NONE
+        self.sites[product].maker = i
+        if view:
+            self.sites[view].kind = SITE_NONE
+            self.sites[view].maker = i
+        return True
+
+    cdef int find_outer(self) except -1:
+        """Rows times columns that no group computes with: the loops of a product read each number once for a whole row."""
+        cdef index_t i
+        cdef Value* v
+        cdef Site* s
+        cdef Py_ssize_t d
+        for i in range(1, self.n):
+            v, s = self.values + i, self.sites + i
+            if s.kind == SITE_NONE or v.op != FG_MULTIPLY or v.shape.ndim < 2 or s.grouped or v.dtype != self.values[v.o[0]].dtype \
+                    or v.dtype != self.values[v.o[1]].dtype or type_index(v.dtype) != loop_type(v):
+                continue
+            d = v.shape.ndim
+            s.outer = v.shape.dims[d - 1] > 1 and v.shape.dims[d - 2] > 1 and (
+                self.broadcasts(v.o[0], d, 1) and self.broadcasts(v.o[1], d, 2) or
+                self.broadcasts(v.o[0], d, 2) and self.broadcasts(v.o[1], d, 1))
+        return 0
+
+    cdef bint broadcasts(self, index_t p, Py_ssize_t ndim, Py_ssize_t back) noexcept:
+        """Whether value p has length 1 along the axis that is so far from the end of ndim axes, or lacks it."""
+        cdef Shape* shape = self.values[p].shape
+        return shape.ndim < back or shape.dims[shape.ndim - back] == 1
+
     # -- layouts
 
     cdef bint contiguous(self, index_t i) noexcept:
@@ -334,11 +437,16 @@ cdef class Planner:
                 s.kind = SITE_NUMBER if v.array == NULL else SITE_CONSTANT
             elif op == V_ARGUMENT or op == V_SLOT or op == V_ARRAY:
                 s.kind = SITE_INPUT
+            elif s.maker or op == V_PICK:
+                s.kind = SITE_KERNEL
+                s.maker = s.maker if s.maker else a
             elif s.operands != NULL:
                 s.kind = SITE_KERNEL
-                for k in range(<int>s.n_operands):
+                for k in range(2 if s.product else 0, <int>s.n_operands):
                     if not self.contiguous(s.operands[k]):
                         self.make_contiguous(s.operands[k])
+            elif s.outer:
+                s.kind = SITE_KERNEL
             elif is_elementwise(op):
                 all_cells = in_cell(v) and loop_type(v) != FG_F32
                 for k in range(5):
@@ -383,11 +491,83 @@ cdef class Planner:
                 self.split_truth(i, a)
             else:
                 s.kind = SITE_KERNEL
-                if op == OP_SCATTER or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY or V_ROW_PULL <= op <= V_EXTREME_PULL:
+                if op == V_HOST:
+                    self.find_native(i)
+                elif op == OP_SCATTER or OP_LOGSUMEXP <= op <= OP_CROSS_ENTROPY or V_ROW_PULL <= op <= V_EXTREME_PULL:
                     for k in range(5):          # these run over rows that lie one after the other
                         if v.o[k] and not self.contiguous(v.o[k]):
                             self.make_contiguous(v.o[k])
         return 0
+
+    cdef int find_native(self, index_t i) except -1:
+        """Whether a call of Python is one of the engine's own rules, in a form that a step does itself."""
+        cdef Value* v = self.values + i
+        cdef index_t x
+        cdef object call = <object>v.extra.rule
+        cdef str kind = HOOKS["native"].get(call.function) if isinstance(call.function, Rule) else None
+        if kind is None or v.extra.n_operands == 0:
+            return 0
+        x = v.extra.operands[0]
+        if kind == "concatenate":
+            if self.is_join(v):
+                self.natives[i] = Picks()
+            return 0
+        picks = self.picked(v, self.values[x].shape, v.shape) if kind == "getitem" else self.picked(v, v.shape, self.values[x].shape)
+        if picks is None or v.dtype != self.values[x].dtype or (in_cell(v) and v.dtype == NPY_BOOL) \
+                or (kind != "getitem" and type_index(v.dtype) != FG_F64 and type_index(v.dtype) != FG_F32):
+            return 0
+        if not self.contiguous(x):
+            self.make_contiguous(x)
+        self.natives[i] = picks
+        return 0
+
+    cdef Picks picked(self, const Value* v, const Shape* whole, const Shape* part):
+        """How the index of a rule leads from `whole` to `part`: None where it is more than arrays of integers for axes side by side.
+
+        The shapes are compared with what the index gives: a file may say anything.
+        """
+        cdef Picks picks = Picks()
+        cdef object index = (<object>v.extra.rule).keywords["index"], item, closed = False
+        cdef tuple parts = index if type(index) is tuple else (index,)
+        cdef tuple dims = shape_tuple(whole)
+        cdef index_t p
+        cdef list shapes = []
+        for item in parts:
+            if item is Ellipsis or (type(item) is slice and item.start is None and item.stop is None and item.step is None):
+                closed = len(picks.arrays) > 0
+                picks.axis += 0 if closed else 1 if item is not Ellipsis else len(dims) - (len(parts) - 1)
+                continue
+            if closed:
+                return None
+            if type(item) is Hole:
+                p = v.extra.operands[<Py_ssize_t>item.place]
+                if type_index(self.values[p].dtype) >= 0 or self.sites[p].kind == SITE_NUMBER:
+                    return None
+                picks.arrays.append(p)
+                shapes.append(shape_tuple(self.values[p].shape))
+                continue
+            try:
+                item = np.asarray(item)
+                if item.dtype.kind not in "iu":
+                    return None
+            except (ValueError, TypeError, OverflowError):      # what NumPy cannot index by, either
+                return None
+            picks.arrays.append(item.astype(np.int64))
+            shapes.append(item.shape)
+        last = picks.axis + len(picks.arrays)
+        if not picks.arrays or picks.axis < 0 or last > len(dims):
+            return None
+        try:
+            picks.shape = np.broadcast_shapes(*shapes)
+        except ValueError:
+            return None
+        picks.count, picks.outer, picks.inner = prod_of(picks.shape), prod_of(dims[:picks.axis]), prod_of(dims[last:])
+        picks.among = prod_of(dims[picks.axis:last])
+        picks.lengths = dims[picks.axis:last]
+        if picks.count == 0 or picks.among == 0 or 8 * (picks.count + whole.size) > MAX_BLOCK \
+                or dims[:picks.axis] + picks.shape + dims[last:] != shape_tuple(part):
+            return None
+        return picks
 
     cdef int split_truth(self, index_t i, index_t a) noexcept:
         """A truth value is a double in a cell and a byte in an array: between the two there is no view."""
@@ -435,6 +615,9 @@ cdef class Planner:
             s = self.sites + i
             if s.kind < SITE_SCALAR:
                 continue
+            if s.maker:
+                s.stage = self.sites[s.maker].stage
+                continue
             stage = 0
             shape = self.values[i].shape if s.kind != SITE_SUM else self.values[self.values[i].o[0]].shape
             n = self.operands_of(i, &operands, few)
@@ -454,9 +637,6 @@ cdef class Planner:
                 key = stage
             elif s.kind == SITE_LANE or s.kind == SITE_SUM:
                 key = (stage, shape_tuple(shape))
-            elif self.values[i].op == V_PICK:       # made by its host call
-                s.stage = self.sites[self.values[i].o[0]].stage
-                continue
             else:
                 self.order.append((stage, s.rank, i, i))
                 continue
@@ -498,12 +678,12 @@ cdef class Planner:
                 self.sites[i].step = step
             step += 1
         for i in range(1, self.n):
-            if self.sites[i].kind >= SITE_SCALAR and self.values[i].op == V_PICK:
-                self.sites[i].step = self.sites[self.values[i].o[0]].step
+            if self.sites[i].maker:
+                self.sites[i].step = self.sites[self.sites[i].maker].step
         for i in range(1, self.n):
             if self.sites[i].kind < SITE_SCALAR:
                 continue
-            n = self.operands_of(i, &operands, few)
+            n = 0 if self.sites[i].maker else self.operands_of(i, &operands, few)
             for k in range(n):
                 p = operands[k]
                 r = self.sites[p].root
@@ -517,7 +697,7 @@ cdef class Planner:
                 if self.sites[r].step != self.sites[i].step or self.sites[i].kind == SITE_KERNEL or self.sites[r].kind < SITE_SCALAR \
                         or self.sites[p].kind == SITE_VIEW:
                     self.read(p, self.sites[i].step)
-            if self.sites[i].kind == SITE_KERNEL or self.sites[i].kind == SITE_SUM:
+            if (self.sites[i].kind == SITE_KERNEL or self.sites[i].kind == SITE_SUM) and not self.sites[i].activated:
                 self.sites[i].memory = True
                 if self.sites[i].last < self.sites[i].step:
                     self.sites[i].last = self.sites[i].step
@@ -588,6 +768,11 @@ cdef class Planner:
                     s.place = self.constant_place(a.data, a.shape.size * item_size(a.dtype), ALIGNMENT)
                 finally:
                     array_drop(a)
+        for picks in self.natives.values():
+            for k, item in enumerate((<Picks>picks).arrays):
+                if type(item) is not int:
+                    data = item.tobytes()
+                    (<Picks>picks).arrays[k] = (self.constant_place(<const char*>data, len(data), ALIGNMENT), item.shape)
         program.constant_bytes = rounded_up(len(self.template), 8)
         self.arena_size = program.constant_bytes
         # the numbers of groups and scalar code come while steps are written, so their room is kept by writing twice
@@ -816,13 +1001,17 @@ cdef class Planner:
             if v.o[k]:
                 self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
         step.bytes = v.shape.size * item_size(v.dtype) + (x.shape.size * item_size(x.dtype) if v.o[0] else 0)
-        if self.sites[i].operands != NULL:
+        if self.sites[i].assembles:
             return self.write_assembly(step, i)
-        if op == OP_MATMUL:
+        if op == OP_MATMUL or self.sites[i].product:
             return self.write_product(step, i)
+        if self.sites[i].outer:
+            return self.write_outer(step, i)
         if op == V_HOST:
             step.kind = STEP_HOST
-            return self.write_join(step, i) if self.is_join(v) else self.write_host(step, i)
+            if i not in self.natives:
+                return self.write_host(step, i)
+            return self.write_picks(step, i, self.natives[i]) if (<Picks>self.natives[i]).arrays else self.write_join(step, i)
         if op == OP_TRANSPOSE or op == OP_BROADCAST or op == OP_INDEX or op == OP_RESHAPE or op == OP_CAST:
             return self.write_copy(step, i)
         if op == OP_SUM:
@@ -911,11 +1100,8 @@ cdef class Planner:
         return self.numbers_of(step, strides, v.shape.ndim)
 
     cdef bint is_join(self, const Value* v) except -1:
-        """Whether a host call is a concatenation of contiguous parts, which a step does itself."""
+        """Whether a concatenation is one of contiguous parts."""
         cdef Py_ssize_t k
-        function = (<object>v.extra.rule).function
-        if not isinstance(function, Rule) or (<Rule>function).name != "concatenate":
-            return False
         for k in range(v.extra.n_operands):
             if not self.contiguous(v.extra.operands[k]) or self.values[v.extra.operands[k]].dtype != v.dtype \
                     or (v.dtype != NPY_DOUBLE and v.dtype != NPY_FLOAT):
@@ -977,6 +1163,47 @@ cdef class Planner:
                 numbers += [self.sites[p].base, self.sites[p].place, p, self.values[p].parameter]
         return self.numbers_from(step, numbers)
 
+    cdef int write_picks(self, Step* step, index_t i, Picks picks) except -1:
+        """x[index] and its transpose.  Numbers: the lengths of the index, then for each of its arrays base, place, dtype, the axis,
+        its length, how many elements of the index's axes one step along it passes, and strides in bytes."""
+        cdef Value* v = self.values + i
+        cdef index_t x = v.extra.operands[0], p
+        cdef Py_ssize_t strides[FG_MAX_NDIM]
+        cdef Py_ssize_t d, k, weight = picks.among, size = v.shape.size if v.shape.size > self.values[x].shape.size else self.values[x].shape.size
+        cdef int base, dtype
+        cdef Py_ssize_t place, bytes
+        cdef list numbers = list(picks.shape)
+        cdef tuple own
+        step.kind = STEP_GATHER if HOOKS["native"][(<object>v.extra.rule).function] == "getitem" else STEP_SCATTER
+        step.type = type_index(v.dtype)
+        self.locate(x, &step.base[1], &step.place[1])
+        step.size[0], step.size[1], step.size[2] = picks.outer, picks.count, picks.among
+        step.size[3] = picks.inner if step.kind == STEP_SCATTER else picks.inner * item_size(v.dtype)
+        step.size[4], step.size[5] = len(picks.arrays), len(picks.shape)
+        for k in range(len(picks.arrays)):
+            item = picks.arrays[k]
+            if type(item) is int:
+                p = item
+                dtype, own = self.values[p].dtype, shape_tuple(self.values[p].shape)
+                self.locate(p, &base, &place)
+                self.strides_in_elements(p, strides)
+            else:
+                base, dtype = BASE_ARENA, cnp.NPY_INT64
+                place, own = item
+                weight_of = 1
+                for d in range(len(own) - 1, -1, -1):
+                    strides[d] = weight_of
+                    weight_of *= own[d]
+            weight //= picks.lengths[k]
+            numbers += [base, place, dtype, picks.axis + k, picks.lengths[k], weight]
+            d = len(own) - len(picks.shape)
+            numbers += [0 if d + j < 0 or own[d + j] == 1 else strides[d + j] * item_size(dtype) for j in range(len(picks.shape))]
+        bytes = 8 * (picks.count + (v.shape.size if step.kind == STEP_SCATTER else 0)) + ALIGNMENT
+        if bytes > self.program.scratch_bytes:
+            self.program.scratch_bytes = bytes
+        step.bytes = 16.0 * (<double>v.shape.size + <double>picks.count)
+        return self.numbers_from(step, numbers)
+
     cdef int write_join(self, Step* step, index_t i) except -1:
         """concatenate: for each part its place, its bytes a row, and how many rows; parts are contiguous."""
         cdef Value* v = self.values + i
@@ -1007,14 +1234,29 @@ cdef class Planner:
         return 0
 
     cdef int write_product(self, Step* step, index_t i) except -1:
-        """A matrix product, or a stack of them: numbers are, for each axis of the stack, its length and two strides."""
-        cdef Value* v = self.values + i
+        """A matrix product, or a stack of them: numbers are, for each axis of the stack, its length and two strides.
+
+        With a bias (place 3) and an activation, what is activated is kept (place 4, size 1) if somebody reads it.
+        """
+        cdef Site* s = self.sites + i
+        cdef Value* v = self.values + (s.product if s.product else i)
         cdef Value* x = self.values + v.o[0]
         cdef Value* y = self.values + v.o[1]
         cdef Py_ssize_t xs[FG_MAX_NDIM]
         cdef Py_ssize_t ys[FG_MAX_NDIM]
         cdef Py_ssize_t d, item = item_size(v.dtype), xn = x.shape.ndim, yn = y.shape.ndim, stack, k
         cdef fg_product* p = &step.product
+        for k in range(2):
+            self.locate(v.o[k], &step.base[1 + k], &step.place[1 + k])
+        step.bytes = <double>item * (<double>x.shape.size + <double>y.shape.size + <double>v.shape.size)
+        if s.product:
+            p.bias = True
+            self.locate(s.operands[2], &step.base[3], &step.place[3])
+        if s.activated:
+            p.activation = self.values[s.activated].op
+            self.locate(s.activated, &step.base[0], &step.place[0])
+            step.size[1] = s.memory
+            self.locate(i, &step.base[4], &step.place[4])
         self.strides_in_elements(v.o[0], xs)
         self.strides_in_elements(v.o[1], ys)
         step.kind = STEP_PRODUCT
@@ -1029,22 +1271,75 @@ cdef class Planner:
         p.to_row = p.n
         step.flops = 2.0 * p.m * p.k * p.n
         stack = v.shape.ndim - (1 if xn > 1 else 0) - (1 if yn > 1 else 0)
-        step.numbers = <Py_ssize_t*>PyMem_RawMalloc(<size_t>(3 * stack + 1) * sizeof(Py_ssize_t))
-        if step.numbers == NULL:
-            raise MemoryError("cannot plan a program")
-        step.n_numbers = 3 * stack
+        numbers = []
         step.size[0] = 1
         for d in range(stack):
-            step.numbers[3 * d] = v.shape.dims[d]
             step.size[0] *= v.shape.dims[d]
             k = d - (stack - (xn - 2))
-            step.numbers[3 * d + 1] = 0 if k < 0 or xn < 2 or x.shape.dims[k] == 1 else xs[k] * item
+            x_step = 0 if k < 0 or xn < 2 or x.shape.dims[k] == 1 else xs[k] * item
             k = d - (stack - (yn - 2))
-            step.numbers[3 * d + 2] = 0 if k < 0 or yn < 2 or y.shape.dims[k] == 1 else ys[k] * item
+            y_step = 0 if k < 0 or yn < 2 or y.shape.dims[k] == 1 else ys[k] * item
+            numbers += [v.shape.dims[d], x_step, y_step]
         step.flops *= step.size[0]
-        if <Py_ssize_t>fg_product_scratch(p) > self.program.scratch_bytes:
-            self.program.scratch_bytes = <Py_ssize_t>fg_product_scratch(p)
-        return 0
+        return self.room_for_product(step, numbers)
+
+    cdef int room_for_product(self, Step* step, list numbers) except -1:
+        cdef size_t bytes = fg_product_scratch(&step.product)
+        if bytes > <size_t>MAX_BLOCK:
+            raise MemoryError("cannot plan a program: a product needs more memory than there is")
+        if <Py_ssize_t>bytes > self.program.scratch_bytes:
+            self.program.scratch_bytes = <Py_ssize_t>bytes
+        return self.numbers_from(step, numbers)
+
+    cdef int write_outer(self, Step* step, index_t i) except -1:
+        """A stack of columns times a stack of rows, as products."""
+        cdef Value* v = self.values + i
+        cdef Py_ssize_t strides[2][FG_MAX_NDIM]
+        cdef Py_ssize_t own[FG_MAX_NDIM]
+        cdef Py_ssize_t d, n = v.shape.ndim, gap, item = item_size(v.dtype)
+        cdef fg_product* p = &step.product
+        cdef int k, column = 0 if self.broadcasts(v.o[0], n, 1) and self.broadcasts(v.o[1], n, 2) else 1
+        cdef Shape* shape
+        for k in range(2):
+            self.locate(v.o[k ^ column], &step.base[1 + k], &step.place[1 + k])
+            self.strides_in_elements(v.o[k ^ column], own)
+            shape = self.values[v.o[k ^ column]].shape
+            gap = n - shape.ndim
+            for d in range(n):
+                strides[k][d] = 0 if d < gap or shape.dims[d - gap] == 1 else own[d - gap]
+        step.kind = STEP_PRODUCT
+        p.type = step.type
+        p.m, p.k, p.n = v.shape.dims[n - 2], 1, v.shape.dims[n - 1]
+        p.a_row, p.b_column = strides[0][n - 2], strides[1][n - 1]
+        p.to_row = p.n
+        p.accumulate = -1
+        step.flops = <double>v.shape.size
+        numbers = []
+        step.size[0] = 1
+        for d in range(n - 2):
+            numbers += [v.shape.dims[d], strides[0][d] * item, strides[1][d] * item]
+            step.size[0] *= v.shape.dims[d]
+        return self.room_for_product(step, numbers)
+
+
+@cython.final
+cdef class Picks:
+    """An index of arrays of integers, broadcast, for axes side by side; no arrays: of a step that needs nothing of this."""
+    cdef list arrays                    # the value of an operand, or an array; then its (place in the arena, shape)
+    cdef tuple shape, lengths           # of the index; of the axes
+    cdef Py_ssize_t axis                # the first of them
+    cdef object outer, among, count, inner      # elements: of the axes before, of these axes, of the index, of the axes after
+
+    def __cinit__(self):
+        self.arrays, self.shape, self.lengths = [], (), ()
+
+
+cdef object prod_of(tuple dims):
+    """Without overflow."""
+    product = 1
+    for n in dims:
+        product *= n
+    return product
 
 
 def _by_stage(item):

@@ -8,7 +8,7 @@ cdef enum:
     RUN_DONE = 0
     RUN_STOPPED = -1            # an exception is set
     RUN_REFUSED = 1             # a guard failed
-    RUN_LABELS = 2              # a class number is out of range
+    RUN_LABELS = 2              # a class number, or an index, is out of range
 
     LONG_PROGRAM = 30000        # elements times operations above which a replay releases the GIL
     PIECE = 1 << 21             # elements of a long step after which Ctrl-C is looked for
@@ -18,13 +18,14 @@ cdef enum:
     FORM_NUMBER
     FORM_TENSOR
 
-cdef cnp.ndarray A_FLOAT64 = np.zeros(())     # what PyArray_ToScalar wants to see
+    SMALL_RESULT = 8192         # bytes up to which NumPy has memory for a result sooner than the pool
 
 cdef struct Input:
     int form
     int dtype
     bint used
-    bint tracked                # of a slot: whether gradients flowed through it
+    bint tracked                # whether gradients flowed through it
+    bint leaf                   # of an argument: whether it asks for a gradient itself
     int base                    # BASE_ARENA: copied to `place`; else a pointer
     bint cell
     Py_ssize_t place
@@ -43,6 +44,7 @@ cdef struct Output:
 
 cdef struct Workspace:
     Workspace* next
+    PyObject* kept              # NULL, or a list of what must live until the run is over
     index_t step                # the step that a run stopped at
     char* arena
     char* scratch
@@ -78,7 +80,7 @@ cdef class Program:
     ValueError
         Where the call does not fit, or a guard fails: the message says which.
     IndexError
-        Where a class number of a cross-entropy is out of range.
+        Where a class number of a cross-entropy, or an index, is out of range.
     TypeError
         Where an argument is being differentiated, or the call is itself recorded.
 
@@ -126,6 +128,7 @@ cdef class Program:
     cdef list generators                # that host calls draw from
     cdef Ground ground
     cdef object structure               # of the results
+    cdef list rules                     # None, or for each result None or the Rule that puts it on the tape
     cdef list constants                 # for each leaf of the results None, or (what it is, whether to copy it)
     cdef Py_ssize_t simple              # 0: the result is one leaf, n: a tuple of n; -1: anything else
     cdef bint plain                     # arguments need no more looking at than replay does
@@ -204,12 +207,15 @@ cdef class Program:
         return w
 
     cdef inline void give_workspace(self, Workspace* w) noexcept:
+        cdef PyObject* kept = w.kept
+        w.kept = NULL
         w.next = self.spare
         self.spare = w
+        Py_XDECREF(kept)        # last: it may run anything
 
     # -- a replay
 
-    cdef int load(self, Input* input, char** bases, object given, list kept) except -1:
+    cdef int load(self, Input* input, Workspace* w, object given) except -1:
         """Puts one argument where the steps look for it.  Returns 0 where it does not fit the recording."""
         cdef Tensor t
         cdef cnp.ndarray a
@@ -226,28 +232,28 @@ cdef class Program:
                 return 1
             if not shape_is_plain(a):
                 a = native_copy(a)
-                kept.append(a)
+                keep_for_run(w, a)
             if input.cell:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = \
+                (<double*>(w.arena + input.place))[0] = \
                     (<double*>cnp.PyArray_DATA(a))[0] if input.dtype == NPY_DOUBLE else (<unsigned char*>cnp.PyArray_DATA(a))[0]
             elif input.base == BASE_ARENA:
-                memcpy(bases[BASE_ARENA] + input.place, cnp.PyArray_DATA(a), <size_t>input.bytes)
+                memcpy(w.arena + input.place, cnp.PyArray_DATA(a), <size_t>input.bytes)
             else:
-                bases[input.base] = cnp.PyArray_BYTES(a)
+                w.bases[input.base] = cnp.PyArray_BYTES(a)
             return 1
         if type(given) is Tensor:
             if input.form != FORM_TENSOR:
                 return 0
-            return self.load_tensor(input, bases, <Tensor>given, kept)
+            return self.load_tensor(input, w, <Tensor>given)
         if input.form != FORM_NUMBER:
             return 0
         if not PyFloat_CheckExact(given):
             return 0
         if input.used:
-            (<double*>(bases[BASE_ARENA] + input.place))[0] = PyFloat_AS_DOUBLE(given)
+            (<double*>(w.arena + input.place))[0] = PyFloat_AS_DOUBLE(given)
         return 1
 
-    cdef int load_tensor(self, Input* input, char** bases, Tensor t, list kept) except -1:
+    cdef int load_tensor(self, Input* input, Workspace* w, Tensor t) except -1:
         cdef Array* a
         if t.dtype_number != input.dtype:
             return 0
@@ -255,7 +261,7 @@ cdef class Program:
             if input.shape.ndim:
                 return 0
             if input.used:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+                (<double*>(w.arena + input.place))[0] = t.number
             return 1
         if not same_shape(t.array.shape, input.shape):
             return 0
@@ -265,18 +271,18 @@ cdef class Program:
         if a.strides != NULL:
             a = array_contiguous(a)
             t = new_tensor(a)
-            kept.append(t)
+            keep_for_run(w, t)
             if t.array == NULL:
-                (<double*>(bases[BASE_ARENA] + input.place))[0] = t.number
+                (<double*>(w.arena + input.place))[0] = t.number
                 return 1
         if input.base == BASE_ARENA:
-            memcpy(bases[BASE_ARENA] + input.place, a.data, <size_t>input.bytes)
+            memcpy(w.arena + input.place, a.data, <size_t>input.bytes)
         else:
-            bases[input.base] = a.data
-            kept.append(lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
+            w.bases[input.base] = a.data
+            keep_for_run(w, lend(a))        # the memory, whatever somebody does to the Tensor meanwhile
         return 1
 
-    cdef int load_outside(self, char** bases, PyObject** leaves, list kept) except -1:
+    cdef int load_outside(self, Workspace* w, PyObject** leaves) except -1:
         """Slots and arrays, and whether leaves have gradients where they had."""
         cdef Input* input = self.inputs + self.n_arguments
         cdef object slot, array
@@ -298,50 +304,49 @@ cdef class Program:
                     return 0
             elif recording and tracked(<Tensor>slot) != input.tracked:
                 return 0
-            if not self.load_tensor(input, bases, <Tensor>slot, kept):
+            if not self.load_tensor(input, w, <Tensor>slot):
                 return 0
             input += 1
         for array in self.arrays:
-            if not self.load(input, bases, array, kept):
+            if not self.load(input, w, array):
                 return 0
             input += 1
         return 1
 
-    cdef int replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form, list results) except -1:
-        """RUN_DONE with the results appended, or RUN_REFUSED; an exception has changed nothing."""
-        cdef list states = None
-        cdef int code
+    cdef tuple replay(self, PyObject** leaves, Py_ssize_t n, list given_outputs, int form):
+        """The results, then what Tensors became; None where the recording does not hold.  An exception has changed nothing."""
+        cdef list states
+        cdef tuple results = None
         self.stopped_at = self.n_steps
         if n != <Py_ssize_t>self.n_arguments or (self.ground is not None and not self.ground.holds()):
-            return RUN_REFUSED
+            return None
         if not self.generators:
-            return self.replay_once(leaves, given_outputs, form, results)
+            return self.replay_once(leaves, given_outputs, form)
         states = [generator.bit_generator.state for generator in self.generators]
-        code = RUN_REFUSED
         try:
-            code = self.replay_once(leaves, given_outputs, form, results)
+            results = self.replay_once(leaves, given_outputs, form)
         finally:
-            if code != RUN_DONE:
+            if results is None:
                 for generator, state in zip(self.generators, states):
                     generator.bit_generator.state = state
-        return code
+        return results
 
-    cdef int replay_once(self, PyObject** leaves, list given_outputs, int form, list results) except -1:
+    cdef tuple replay_once(self, PyObject** leaves, list given_outputs, int form):
         cdef Workspace* w = self.take_workspace()
-        cdef list kept = []
+        cdef tuple results
         cdef index_t i
         cdef int code
-        cdef object made
         self.stopped_at = self.n_steps
         try:
             for i in range(self.n_arguments):
-                if not self.load(self.inputs + i, w.bases, <object>leaves[i], kept):
-                    return RUN_REFUSED
-            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w.bases, leaves, kept):
-                return RUN_REFUSED
+                if not self.load(self.inputs + i, w, <object>leaves[i]):
+                    return None
+            if (self.n_slots or self.n_arrays or self.gradient_states) and not self.load_outside(w, leaves):
+                return None
+            results = PyTuple_New(self.n_outputs)
             for i in range(self.n_outputs):
-                results.append(self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
-                                             None if given_outputs is None or i >= self.n_results else given_outputs[i]))
+                put_item(results, i, self.room_for(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
+                                                   None if given_outputs is None or i >= self.n_results else given_outputs[i]))
             if self.work > LONG_PROGRAM:
                 with nogil:
                     code = self.run(w)
@@ -350,21 +355,21 @@ cdef class Program:
             if code == RUN_STOPPED:
                 if not PyErr_Occurred():
                     raise MemoryError("fg.compile: a step could not run")
-                return -1
+                pass_on_error()
             if code == RUN_LABELS:
                 raise_labels(self.steps + w.step, w)
             if code == RUN_REFUSED:
-                results.clear()
                 self.refused += 1
                 self.stopped_at = w.step
-                return RUN_REFUSED
+                return None
             for i in range(self.n_outputs):
-                results[i] = self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR, results[i])
+                put_item(results, i, self.finish(self.outputs + i, w.bases, form if i < self.n_results else FORM_TENSOR,
+                                                 results[i]))
         finally:
             self.give_workspace(w)
         if self.writes or self.cleared:
             self.write_back(results, leaves)
-        return RUN_DONE
+        return results
 
     cdef object room_for(self, Output* out, char** bases, int form, object given):
         """Where a result goes: memory that the steps write straight into, or None."""
@@ -379,6 +384,10 @@ cdef class Program:
         if out.cell:
             return None
         if out.base > 0:
+            if form != FORM_TENSOR and out.shape.ndim and out.shape.size * item_size(out.dtype) <= SMALL_RESULT:
+                array = cnp.PyArray_EMPTY(<int>out.shape.ndim, <cnp.npy_intp*>out.shape.dims, out.dtype, 0)
+                bases[out.base] = cnp.PyArray_BYTES(array)
+                return array
             a = array_new(out.shape, out.dtype)
             bases[out.base] = a.data
             return new_tensor(a)
@@ -404,7 +413,7 @@ cdef class Program:
                 t.dtype_number = out.dtype
                 return t
             if out.dtype == NPY_DOUBLE:
-                return cnp.PyArray_ToScalar(<void*>&number, A_FLOAT64)
+                return fg_float64(number)
             return np.bool_(number != 0)
         if out.base > 0:
             if type(room) is Tensor and form != FORM_TENSOR:
@@ -422,7 +431,7 @@ cdef class Program:
         copy_strided(source, out.strides, out.shape, item_size(out.dtype), cnp.PyArray_BYTES(array))
         return array if out.shape.ndim else array[()]
 
-    cdef int write_back(self, list results, PyObject** leaves) except -1:
+    cdef int write_back(self, tuple results, PyObject** leaves) except -1:
         """Tensors from outside take their new values; nothing here can fail."""
         cdef Py_ssize_t k = self.n_results
         cdef Tensor v
@@ -437,7 +446,6 @@ cdef class Program:
                 take_value(target_tensor(target, leaves), v)
         for target in self.cleared:
             target_tensor(target, leaves).gradient = None
-        del results[self.n_results:]
         return 0
 
     # -- results
@@ -459,18 +467,20 @@ cdef class Program:
                 self.plain = False
         return 0
 
-    cdef object build(self, list results):
-        """The results as the function returned them."""
+    cdef object build(self, tuple results):
+        """What replay returned as the function returned it."""
         cdef Py_ssize_t k, at = 0
+        cdef list leaves
         if self.simple == 0:
             return results[0]
         if self.simple > 0:
-            return tuple(results)
+            return results if self.n_results == self.n_outputs else results[:self.n_results]
+        leaves = list(results[:self.n_results])
         for k in range(len(self.constants)):
             if self.constants[k] is not None:
                 value, copied = <tuple>self.constants[k]
-                results.insert(k, value.copy() if copied else value)
-        return unflatten_tuples(self.structure, results, &at)
+                leaves.insert(k, value.copy() if copied else value)
+        return unflatten_tuples(self.structure, leaves, &at)
 
     cdef int run(self, Workspace* w) noexcept nogil:
         """The steps in order."""
@@ -634,6 +644,25 @@ cdef Tensor target_tensor(object target, PyObject** leaves):
     return <Tensor>target if type(target) is Tensor else <Tensor?><object>leaves[<int>target]
 
 
+cdef inline int put_item(tuple results, Py_ssize_t k, object item) except -1:
+    """An item of a tuple that nobody else has seen, in place of the one that is there."""
+    cdef PyObject* before = PySequence_Fast_ITEMS(results)[k]
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(results, k, item)
+    Py_XDECREF(before)
+    return 0
+
+
+cdef int keep_for_run(Workspace* w, object what) except -1:
+    """Keeps an object until the workspace is given back."""
+    if w.kept == NULL:
+        kept = []
+        Py_INCREF(kept)
+        w.kept = <PyObject*>kept
+    (<list>w.kept).append(what)
+    return 0
+
+
 cdef Lender lend(Array* a):
     cdef Lender lender = Lender.__new__(Lender)
     lender.array = array_keep(a)
@@ -644,6 +673,11 @@ cdef void workspace_free(Workspace* w) noexcept:
     PyMem_RawFree(w.arena_block)
     PyMem_RawFree(w.scratch_block)
     PyMem_RawFree(w)
+
+
+cdef int pass_on_error() except -1:
+    """An exception is set: it goes on from here."""
+    return -1
 
 
 cdef void restore_error(object error) noexcept:
@@ -749,6 +783,8 @@ cdef int run_step(const Step* step, Workspace* w, const Value* values, fg_interr
         return run_join(step, w, interrupt)
     elif step.kind == STEP_COPY:
         return run_copy(step, w, values, interrupt)
+    elif step.kind == STEP_GATHER or step.kind == STEP_SCATTER:
+        return run_picks(step, w, values, interrupt)
     elif step.kind == STEP_SUM or step.kind == STEP_EXTREME:
         return run_reduction(step, values + step.value, values + values[step.value].o[0], w.bases[step.base[1]] + step.place[1],
                              w.bases[step.base[0]] + step.place[0], w.scratch, interrupt)
@@ -818,7 +854,12 @@ cdef bint labels_hold(const Step* step, Workspace* w) noexcept nogil:
 
 
 cdef int raise_labels(const Step* step, Workspace* w) except -1:
-    cdef const int64_t* label = labels_of(step, w)
+    cdef const int64_t* label
+    cdef Py_ssize_t wrong[3]
+    if step.kind == STEP_GATHER or step.kind == STEP_SCATTER:
+        find_places(step, w, <Py_ssize_t*>w.scratch, wrong)
+        raise IndexError(f"index {wrong[0]} is out of bounds for axis {wrong[1]} with size {wrong[2]}")
+    label = labels_of(step, w)
     cdef list labels = [label[i] for i in range(step.size[0])]
     raise IndexError(f"cross_entropy: class numbers go from 0 to {step.size[1] - 1}, not from {sorted(labels)[0]} to "
                      f"{sorted(labels)[-1]}")
@@ -842,10 +883,13 @@ cdef bint guard_holds(const Step* step, Workspace* w) noexcept nogil:
 cdef int run_products(const Step* step, Workspace* w, fg_interrupt interrupt) noexcept nogil:
     cdef const char* a = w.bases[step.base[1]] + step.place[1]
     cdef const char* b = w.bases[step.base[2]] + step.place[2]
+    cdef const char* bias = w.bases[step.base[3]] + step.place[3] if step.product.bias else NULL
+    cdef char* pre = w.bases[step.base[4]] + step.place[4] if step.size[1] else NULL
     cdef char* to = w.bases[step.base[0]] + step.place[0]
-    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4, done = 0
+    cdef Py_ssize_t i, rest, d, x, y, item = 8 if step.type == FG_F64 else 4, done = 0, one
     if step.n_numbers == 0:
-        return run_product(&step.product, a, b, to, w.scratch, interrupt, &done)
+        return run_product(&step.product, a, b, bias, pre, to, w.scratch, interrupt, &done)
+    one = step.product.m * step.product.n * item
     for i in range(step.size[0]):
         rest = i
         x = y = 0
@@ -855,27 +899,28 @@ cdef int run_products(const Step* step, Workspace* w, fg_interrupt interrupt) no
             x += (rest % step.numbers[d]) * step.numbers[d + 1]
             y += (rest % step.numbers[d]) * step.numbers[d + 2]
             rest //= step.numbers[d]
-        if run_product(&step.product, a + x, b + y, to + i * step.product.m * step.product.n * item, w.scratch, interrupt,
-                       &done) != RUN_DONE:
+        if run_product(&step.product, a + x, b + y, bias, pre + i * one if pre != NULL else NULL, to + i * one, w.scratch,
+                       interrupt, &done) != RUN_DONE:
             return RUN_STOPPED
     return RUN_DONE
 
 
-cdef int run_product(const fg_product* p, const char* a, const char* b, char* to, char* scratch, fg_interrupt interrupt,
-                     Py_ssize_t* done) noexcept nogil:
+cdef int run_product(const fg_product* p, const char* a, const char* b, const char* bias, char* pre, char* to, char* scratch,
+                     fg_interrupt interrupt, Py_ssize_t* done) noexcept nogil:
     """One product, a long one some rows at a time: as many for each shape, so that the bits are always the same."""
     cdef fg_product part
-    cdef Py_ssize_t many, at = 0, item = 8 if p.type == FG_F64 else 4
+    cdef Py_ssize_t many, at = 0, item = 8 if p.type == FG_F64 else 4, rows
     cdef double row = <double>p.k * p.n
     many = (<Py_ssize_t>(PRODUCT_PIECE / row) + 255) // 256 * 256 if row > 0 else p.m
     part = p[0]
     part.m = many
     if many < 256 or p.m < 2 * many or fg_product_scratch(&part) > fg_product_scratch(p):
-        fg_product_run(p, a, b, NULL, NULL, to, scratch)
+        fg_product_run(p, a, b, bias, pre, to, scratch)
         return RUN_STOPPED if asked_to_stop(interrupt, done, <Py_ssize_t>(row * p.m), <Py_ssize_t>PRODUCT_PIECE) else RUN_DONE
     while at < p.m:
         part.m = many if p.m - at >= 2 * many else p.m - at
-        fg_product_run(&part, a + at * p.a_row * item, b, NULL, NULL, to + at * p.to_row * item, scratch)
+        rows = at * p.to_row * item
+        fg_product_run(&part, a + at * p.a_row * item, b, bias, pre + rows if pre != NULL else NULL, to + rows, scratch)
         at += part.m
         if interrupt != NULL and interrupt(NULL) != 0:
             return RUN_STOPPED
@@ -1025,6 +1070,103 @@ cdef void integers_to_floats(int dtype, Py_ssize_t n, const char* x, int type, c
         integers_to(<unsigned long long*>x, n, type, to)
 
 
+cdef inline Py_ssize_t integer_at(int dtype, const char* x) noexcept nogil:
+    if dtype == cnp.NPY_LONG:
+        return <Py_ssize_t>(<const long*>x)[0]
+    if dtype == cnp.NPY_LONGLONG:
+        return <Py_ssize_t>(<const long long*>x)[0]
+    if dtype == cnp.NPY_INT:
+        return (<const int*>x)[0]
+    if dtype == cnp.NPY_SHORT:
+        return (<const short*>x)[0]
+    if dtype == cnp.NPY_BYTE:
+        return (<const signed char*>x)[0]
+    if dtype == cnp.NPY_UBYTE:
+        return (<const unsigned char*>x)[0]
+    if dtype == cnp.NPY_USHORT:
+        return (<const unsigned short*>x)[0]
+    if dtype == cnp.NPY_UINT:
+        return <Py_ssize_t>(<const unsigned int*>x)[0]
+    if dtype == cnp.NPY_ULONG:
+        return <Py_ssize_t>(<const unsigned long*>x)[0]
+    return <Py_ssize_t>(<const unsigned long long*>x)[0]
+
+
+cdef bint find_places(const Step* step, Workspace* w, Py_ssize_t* places, Py_ssize_t* wrong) noexcept nogil:
+    """Where the index leads, each number looked at.  False: one is out of range; `wrong` has it, the axis and its length."""
+    cdef Py_ssize_t index[FG_MAX_NDIM]
+    cdef Py_ssize_t k, j, d, i, n = step.size[5]
+    cdef const Py_ssize_t* dims = step.numbers
+    cdef const Py_ssize_t* numbers = dims + n
+    cdef const char* at
+    memset(places, 0, <size_t>step.size[1] * sizeof(Py_ssize_t))
+    for k in range(step.size[4]):
+        at = w.bases[numbers[0]] + numbers[1]
+        for d in range(n):
+            index[d] = 0
+        for j in range(step.size[1]):
+            i = integer_at(<int>numbers[2], at)
+            if i < -numbers[4] or i >= numbers[4]:
+                wrong[0], wrong[1], wrong[2] = i, numbers[3], numbers[4]
+                return False
+            places[j] += (i + numbers[4] if i < 0 else i) * numbers[5]
+            d = n
+            while d:
+                d -= 1
+                index[d] += 1
+                at += numbers[6 + d]
+                if index[d] < dims[d]:
+                    break
+                at -= index[d] * numbers[6 + d]
+                index[d] = 0
+        numbers += 6 + n
+    return True
+
+
+cdef int run_picks(const Step* step, Workspace* w, const Value* values, fg_interrupt interrupt) noexcept nogil:
+    """x[index], or zeros with x added there, float32 in double precision, as NumPy's bincount does."""
+    cdef const Value* v = values + step.value
+    cdef Py_ssize_t* places = <Py_ssize_t*>w.scratch
+    cdef const char* x = w.bases[step.base[1]] + step.place[1]
+    cdef char* to = w.bases[step.base[0]] + step.place[0]
+    cdef double* sums = <double*>to if step.type == FG_F64 else <double*>(places + step.size[1])
+    cdef Py_ssize_t wrong[3]
+    cdef Py_ssize_t o, j, k, inner = step.size[3], row = inner, done = 0      # of a gather both in bytes
+    if step.kind == STEP_SCATTER:
+        row *= 8 if step.type == FG_F64 else 4
+    if not find_places(step, w, places, wrong):
+        return RUN_LABELS
+    if step.kind == STEP_SCATTER:
+        memset(sums, 0, <size_t>v.shape.size * sizeof(double))
+    for o in range(step.size[0]):
+        for j in range(step.size[1]):
+            if step.kind == STEP_SCATTER:
+                if step.type == FG_F64:
+                    for k in range(inner):
+                        sums[places[j] * inner + k] += (<const double*>x)[k]
+                else:
+                    for k in range(inner):
+                        sums[places[j] * inner + k] += (<const float*>x)[k]
+                x += row
+            else:
+                if row == 8:
+                    (<int64_t*>to)[0] = (<const int64_t*>x)[places[j]]
+                else:
+                    memcpy(to, x + places[j] * row, <size_t>row)
+                to += row
+            if asked_to_stop(interrupt, &done, inner + 1, PIECE):
+                return RUN_STOPPED
+        if step.kind == STEP_SCATTER:
+            sums += step.size[2] * inner
+        else:
+            x += step.size[2] * row
+    if step.kind == STEP_SCATTER and step.type == FG_F32:
+        sums = <double*>(places + step.size[1])
+        for k in range(v.shape.size):
+            (<float*>to)[k] = <float>sums[k]
+    return RUN_DONE
+
+
 cdef void run_assembly(const Step* step, Workspace* w, const Value* v, char* to) noexcept nogil:
     """Zeros or a whole array, with the parts added where they belong."""
     cdef const Py_ssize_t* numbers = step.numbers
@@ -1082,7 +1224,7 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
     cdef Py_ssize_t inner_strides[FG_MAX_NDIM]
     cdef Py_ssize_t n_inner = 0
     cdef bint plain = True
-    cdef Py_ssize_t expected = item, done = 0
+    cdef Py_ssize_t expected = item, done = 0, width
     for d in range(x.shape.ndim):
         if mask >> d & 1:
             inner_shape.dims[n_inner] = x.shape.dims[d]
@@ -1093,10 +1235,17 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
             outer_dims[n_outer] = x.shape.dims[d]
             outer_strides[n_outer] = step.numbers[d]
             n_outer += 1
+    width = row_width(step, x, mask, item) if step.kind == STEP_SUM and 1 < n <= FEW_ROWS else 1
+    if width > 1:               # rows below each other: whole rows are added
+        expected = width
+        while expected > 1:
+            n_outer -= 1
+            expected //= outer_dims[n_outer]
+        plain, expected = True, item
     inner_shape.ndim = n_inner
     inner_shape.size = n
     d = n_inner
-    while d:
+    while d and width == 1:
         d -= 1
         if inner_shape.dims[d] != 1 and inner_strides[d] != expected:
             plain = False
@@ -1104,18 +1253,22 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
     for d in range(n_outer):
         outer_index[d] = 0
     at = source
-    for i in range(v.shape.size):
-        if asked_to_stop(interrupt, &done, n, PIECE):
+    for i in range(v.shape.size // width if width else 0):
+        if asked_to_stop(interrupt, &done, n * width, PIECE):
             return RUN_STOPPED
-        if plain:
+        if width > 1:
+            fg_kernels.fill[step.type](width, 0, to + i * width * item)
+            fg_kernels.add_rows[step.type](n, width, at, to + i * width * item)
+        elif plain:
             value = reduce_row(step, n, at)
         else:
             copy_strided(at, inner_strides, inner_shape, item, buffer)
             value = reduce_row(step, n, buffer)
-        if step.type == FG_F64:
-            (<double*>to)[i] = value
-        else:
-            (<float*>to)[i] = <float>value
+        if width == 1:
+            if step.type == FG_F64:
+                (<double*>to)[i] = value
+            else:
+                (<float*>to)[i] = <float>value
         d = n_outer
         while d:
             d -= 1
@@ -1126,6 +1279,19 @@ cdef int run_reduction(const Step* step, const Value* v, const Value* x, const c
             at -= outer_index[d] * outer_strides[d]
             outer_index[d] = 0
     return RUN_DONE
+
+
+cdef Py_ssize_t row_width(const Step* step, const Value* x, unsigned int mask, Py_ssize_t item) noexcept nogil:
+    """How many numbers lie in a row below the only axis that is summed over; 1 where they do not."""
+    cdef Py_ssize_t d = x.shape.ndim, width = 1
+    while d and not mask >> (d - 1) & 1:
+        d -= 1
+        if x.shape.dims[d] > 1 and step.numbers[d] != width * item:
+            return 1
+        width *= x.shape.dims[d]
+    if mask & (mask - 1) or d == 0 or step.numbers[d - 1] != width * item:
+        return 1
+    return width
 
 
 cdef inline double reduce_row(const Step* step, Py_ssize_t n, const char* row) noexcept nogil:

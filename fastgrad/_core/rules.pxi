@@ -32,7 +32,7 @@ cdef int set_item(Tensor t, object index, object value) except -1:
     cdef bint recorded = tape.recording and (tracked(t) or (type(value) is Tensor and tracked(<Tensor>value)))
     if not recorded and not fg_mark and t.array != NULL and t.array.refcount == 1 and not t.array.foreign and t.array.base == NULL \
             and not t.node:
-        plain_value = to_ndarray((<Tensor>value).detach()) if type(value) is Tensor else value
+        plain_value = to_ndarray(bare(<Tensor>value)) if type(value) is Tensor else value
         view_ndarray(t.array, True)[plain_index(index)] = plain_value
         return 0
     if not recorded and index is Ellipsis and type(value) is Tensor and same_shape(shape_of(t), shape_of(<Tensor>value)) \
@@ -56,7 +56,7 @@ def plain_index(index):
     if type(index) is Tensor:
         if is_float(<Tensor>index):
             raise IndexError(f"a Tensor of dtype {index.dtype} is no index; indices are integers or bool")
-        return index if fg_mark else to_ndarray((<Tensor>index).detach())
+        return index if fg_mark else to_ndarray(bare(<Tensor>index))
     return index
 
 
@@ -126,7 +126,7 @@ cdef object apply_rule(Rule rule, tuple operands, dict parameters):
     cdef Array* keep
     if fg_mark:
         return apply_rule_traced(rule, tensors, parameters)
-    value = rule.value(*[to_ndarray((<Tensor>t).detach()) for t in tensors], **parameters)
+    value = rule.value(*[to_ndarray(bare(<Tensor>t)) for t in tensors], **parameters)
     result = from_ndarray(value)
     if result.array != NULL and np.asarray(value).base is None:
         result.array.foreign = 0        # made by the rule for us alone
@@ -144,7 +144,7 @@ cdef object apply_rule_traced(Rule rule, list tensors, dict parameters):
     ids = [open_trace().of_tensor(<Tensor>t) for t in operands]
     fg_mark = 0
     try:
-        numbers = [to_ndarray((<Tensor>t).detach()) for t in operands]
+        numbers = [to_ndarray(bare(<Tensor>t)) for t in operands]
         value = rule.value(*numbers[:len(tensors)], **fill_holes(call.keywords, numbers))
         result = from_ndarray(value)
         if result.array != NULL:
@@ -237,7 +237,7 @@ cdef object numpy_ufunc(object ufunc, str method, tuple inputs, dict keywords):
         if op is not None:          # the common case: ndarray * tensor, np.exp(tensor)
             if op == OP_MATMUL:
                 return matmul(inputs[0], inputs[1])
-            return arrays2(op, inputs[0], inputs[1]) if len(inputs) == 2 else apply1(op, inputs[0])
+            return strong(arrays2(op, inputs[0], inputs[1])) if len(inputs) == 2 else apply1(op, inputs[0])
     out = keywords.pop("out", None)
     where = keywords.pop("where", True)
     function = UFUNCS.get(ufunc.__name__) if method == "__call__" else None

@@ -6,7 +6,7 @@
 cdef object call_program(Program program, tuple arguments, dict keywords):
     """program(*arguments, **keywords)."""
     cdef object binding = program.binding, out = None
-    cdef list results
+    cdef tuple results
     if binding is None:
         raise TypeError("this Program does not know its arguments; take it from compiled.program(...)")
     if fg_mark:
@@ -18,11 +18,11 @@ cdef object call_program(Program program, tuple arguments, dict keywords):
             and form_of(items_of(arguments), <Py_ssize_t>len(arguments)) == binding.form):
         arguments = binding.leaves_of(arguments, keywords)
     for again in (binding.plain and not keywords, False):
-        results = []
         if out is None:
-            if program.replay(items_of(arguments), len(arguments), None, binding.form, results) == RUN_DONE:
+            results = program.replay(items_of(arguments), len(arguments), None, binding.form)
+            if results is not None:
                 return program.build(results)
-        elif replay_into(program, arguments, binding.form, out) == RUN_DONE:
+        elif replay_into(program, arguments, binding.form, out):
             return out
         if not again or program.stopped_at < program.n_steps:
             break
@@ -132,11 +132,12 @@ cdef list rooms_of(Program program, object out):
     return leaves
 
 
-cdef int replay_into(Program program, tuple leaves, int form, object out) except -1:
-    """A replay whose results go into the arrays of `out`; those that share memory with what is read are filled last."""
-    cdef list given = rooms_of(program, out), results = [], late = []
+cdef bint replay_into(Program program, tuple leaves, int form, object out) except -1:
+    """A replay whose results go into the arrays of `out`; those that share memory with what is read are filled last.
+    False where the recording does not hold."""
+    cdef list given = rooms_of(program, out), late = []
+    cdef tuple results
     cdef Py_ssize_t k
-    cdef int code
     for k in range(len(given)):
         for others in (leaves, program.slots, program.arrays):
             for other in others:
@@ -149,11 +150,12 @@ cdef int replay_into(Program program, tuple leaves, int form, object out) except
             else:
                 continue
             break
-    code = program.replay(items_of(leaves), len(leaves), given, form, results)
-    if code == RUN_DONE:
-        for k, array in late:
-            array[...] = to_ndarray(results[k]) if type(results[k]) is Tensor else results[k]
-    return code
+    results = program.replay(items_of(leaves), len(leaves), given, form)
+    if results is None:
+        return False
+    for k, array in late:
+        array[...] = to_ndarray(results[k]) if type(results[k]) is Tensor else results[k]
+    return True
 
 
 cdef object fill_out(str who, object out, object result):

@@ -11,7 +11,7 @@ cdef Tensor as_tensor(object x, str who):
     """An operand as a Tensor; arrays are looked at, not copied."""
     cdef Operand o
     if type(x) is Tensor:
-        return <Tensor>x
+        return typed(<Tensor>x)
     if isinstance(x, (list, tuple)):
         for item in x:
             if type(item) is Tensor or isinstance(item, (list, tuple)):
@@ -23,6 +23,14 @@ cdef Tensor as_tensor(object x, str who):
     if PyLong_CheckExact(x) or PyBool_Check(x):
         return from_ndarray(np.asarray(x))
     return new_number(o.number)
+
+
+cpdef Tensor typed(Tensor t):
+    """A Tensor as it is; one that stands for a Python number becomes a float64, as a number does in a function."""
+    if t.weak:
+        t = bare(t)
+        t.weak = False
+    return t
 
 
 cdef inline bint is_float(Tensor t) noexcept:
@@ -186,6 +194,20 @@ cdef Array* axes_last(Array* a, unsigned int mask) except NULL:
 
 # --------------------------------------------------------------------------------------------------------- reductions
 
+cdef enum:
+    MOST_TRUTHS = 1 << 14
+
+
+cdef object truth_over(object function, Tensor x, object axis, bint keepdims):
+    """np.any or np.all; while a trace is open as a sum of ones, which a group makes: of many, NumPy's loop over bytes is faster."""
+    if not fg_mark or not (is_float(x) or x.dtype_number == NPY_BOOL) or shape_of(x).size > MOST_TRUTHS:
+        return call_host(function, (x, axis, None, keepdims))
+    counted = apply1(FG_LOGICAL_NOT, x) if function is np.all else x if x.dtype_number == NPY_BOOL \
+        else apply2(FG_NOT_EQUAL, x, 0.0)
+    return apply2(FG_EQUAL if function is np.all else FG_GREATER,
+                  reduce(OP_SUM, cast(counted, np.dtype(np.float32)), axis, keepdims, "sum"), 0.0)
+
+
 cdef Tensor reduce(int op, object x_, object axis, bint keepdims, str who):
     """sum, mean, max, min over axes."""
     cdef Tensor x = as_tensor(x_, who), result
@@ -196,6 +218,8 @@ cdef Tensor reduce(int op, object x_, object axis, bint keepdims, str who):
     cdef Py_ssize_t n, rows, i
     cdef int type
     cdef double value
+    if fg_mark and op == OP_MEAN and x.dtype_number == NPY_BOOL:
+        x = cast(x, np.dtype(np.float64))
     if not is_float(x):
         return call_host(getattr(np, who), (x,), {"axis": axis, "keepdims": bool(keepdims)})
     if x.array == NULL:
@@ -208,12 +232,8 @@ cdef Tensor reduce(int op, object x_, object axis, bint keepdims, str who):
     if n == 0 and op >= OP_MAX:
         raise ValueError(f"zero-size array to reduction operation {who} which has no identity; its shape is {x.shape}")
     type = type_index(x.array.dtype)
-    if axes_lead(mask) and not axes_trail(mask, x.array.shape.ndim) and op <= OP_MEAN:
-        a = array_contiguous(x.array)
-        shape = reduced_shape(a.shape, mask, keepdims)
-        out = array_new(shape, a.dtype)
-        fg_kernels.fill[type](shape.size, 0, out.data)
-        fg_kernels.add_rows[type](n, shape.size, a.data, out.data)
+    if op == OP_SUM or op == OP_MEAN and axes_lead(mask) and not axes_trail(mask, x.array.shape.ndim):
+        out = sum_over(x.array, mask, keepdims)
         if op == OP_MEAN:
             scale_array(out, 1.0 / n if n else NAN)
     else:
@@ -227,18 +247,73 @@ cdef Tensor reduce(int op, object x_, object axis, bint keepdims, str who):
             elif op == OP_MIN:
                 value = fg_kernels.min[type](n, a.data + i * n * item_size(a.dtype))
             else:
-                value = fg_kernels.sum[type](n, a.data + i * n * item_size(a.dtype))
-                if op == OP_MEAN:
-                    value = value / n if n else NAN
+                value = fg_kernels.sum[type](n, a.data + i * n * item_size(a.dtype)) / n if n else NAN
             if type == FG_F64:
                 (<double*>out.data)[i] = value
             else:
                 (<float*>out.data)[i] = <float>value
-    array_drop(a)
-    shape_drop(shape)
+        array_drop(a)
+        shape_drop(shape)
     result = new_tensor(out)
     record1(op, x, result, mask, NULL, SAVE_X | SAVE_OUT if op >= OP_MAX else 0)
     return result
+
+
+cdef Array* sum_over(Array* x, unsigned int mask, bint keepdims) except NULL:
+    """The sum over axes, with few rounding errors however many there are."""
+    cdef int type = type_index(x.dtype)
+    cdef bint rows_of_it = axes_lead(mask) and not axes_trail(mask, x.shape.ndim)
+    cdef Py_ssize_t i, n = size_over(x.shape, mask)
+    cdef Shape* shape = reduced_shape(x.shape, mask, keepdims)
+    cdef Array* a = NULL
+    cdef Array* out = NULL
+    try:
+        a = array_contiguous(x) if rows_of_it else axes_last(x, mask)
+        out = array_new(shape, x.dtype)
+        if rows_of_it:
+            fg_kernels.fill[type](shape.size, 0, out.data)
+            sum_rows(type, n, shape.size, a.data, out.data)
+            return out
+        for i in range(shape.size):
+            if type == FG_F64:
+                (<double*>out.data)[i] = fg_kernels.sum[type](n, a.data + i * n * 8)
+            else:
+                (<float*>out.data)[i] = <float>fg_kernels.sum[type](n, a.data + i * n * 4)
+        return out
+    except BaseException:
+        if out != NULL:
+            array_drop(out)
+        raise
+    finally:
+        if a != NULL:
+            array_drop(a)
+        shape_drop(shape)
+
+
+cdef enum:
+    FEW_ROWS = 32                   # that are added one after another
+
+
+cdef int sum_rows(int type, Py_ssize_t n, Py_ssize_t columns, const char* x, char* to) except -1:
+    """to += the sum of n rows, by halves, so that rounding errors grow with the logarithm of n."""
+    cdef Py_ssize_t half = FEW_ROWS
+    cdef char* rest
+    if n <= FEW_ROWS:
+        fg_kernels.add_rows[type](n, columns, x, to)
+        return 0
+    while 2 * half < n:
+        half *= 2
+    rest = <char*>PyMem_RawMalloc(<size_t>columns * (8 if type == FG_F64 else 4) + 1)
+    if rest == NULL:
+        raise MemoryError("cannot allocate a row of a sum")
+    try:
+        sum_rows(type, half, columns, x, to)
+        fg_kernels.fill[type](columns, 0, rest)
+        sum_rows(type, n - half, columns, x + half * columns * (8 if type == FG_F64 else 4), rest)
+        fg_kernels.add[type](columns, rest, to)
+    finally:
+        PyMem_RawFree(rest)
+    return 0
 
 
 cdef void scale_array(Array* a, double factor) noexcept:
@@ -311,9 +386,9 @@ cdef Array* extreme_back(Array* g, Array* x, Array* out, unsigned int mask) exce
 
 cdef tuple extreme_share(Tensor x, Tensor out, unsigned int mask):
     """How much of the extreme one each element of x is (a Tensor without a gradient), and the kept shape."""
-    cdef Tensor plain = x.detach(), hit
+    cdef Tensor plain = bare(x), hit
     shape = kept_shape(x.array.shape, mask)
-    hit = cast(apply2(FG_EQUAL, plain, reshape(out.detach(), shape)), x.dtype)
+    hit = cast(apply2(FG_EQUAL, plain, reshape(bare(out), shape)), x.dtype)
     count = sum(hit, axes_of(mask, x.array.shape.ndim), True)
     share = apply3(FG_WHERE, apply2(FG_GREATER, hit, 0.0), apply2(FG_DIVIDE, 1.0, count), 0.0)
     return apply3(FG_WHERE, apply1(FG_ISNAN, plain), np.nan, share), shape
@@ -498,12 +573,12 @@ cdef Array* row_back(int op, Array* g, Array* x, Array* out, Shape* shape, doubl
 cdef Tensor softmax_from(Tensor x, Tensor out):
     """exp(x - logsumexp(x)); where that is infinite, ties share 1 evenly."""
     top = reshape(out, out.shape + (1,))
-    cdef Tensor hit, plain = top.detach()
+    cdef Tensor hit, plain = bare(top)
     infinite = apply1(FG_ISINF, plain)
     soft = apply1(FG_EXP, apply2(FG_SUBTRACT, x, top))
     if not fg_mark and not np.any(to_ndarray(infinite)):
         return soft
-    hit = cast(apply2(FG_EQUAL, x.detach(), plain), x.dtype)
+    hit = cast(apply2(FG_EQUAL, bare(x), plain), x.dtype)
     return apply3(FG_WHERE, infinite, apply2(FG_DIVIDE, hit, sum(hit, -1, True)), soft)
 
 
@@ -1032,20 +1107,37 @@ def broadcast_to(a, shape):
 
 cdef Tensor apply_alias(Tensor x):
     """The same value in a place of its own."""
-    cdef Tensor result = x.detach()
+    cdef Tensor result = bare(x)
     record1(OP_ALIAS, x, result, 0, NULL, 0)
     return result
 
 
 cdef Array* unbroadcast(Array* g, Shape* shape, int dtype) except NULL:
     """g summed over the axes along which `shape` was repeated; in the given dtype."""
+    cdef Array* summed
+    cdef unsigned int mask = 0
+    cdef Py_ssize_t d, gap = g.shape.ndim - shape.ndim
+    if same_shape(g.shape, shape) and g.dtype == dtype:
+        return array_keep(g)
+    if g.shape.size > FEW_ROWS * shape.size and g.shape.ndim <= 32:
+        for d in range(g.shape.ndim):
+            if d < gap or shape.dims[d - gap] != g.shape.dims[d]:
+                mask |= <unsigned int>1 << d
+        summed = sum_over(g, mask, True)
+        try:
+            return sum_of_few(summed, shape, dtype)
+        finally:
+            array_drop(summed)
+    return sum_of_few(g, shape, dtype)
+
+
+cdef Array* sum_of_few(Array* g, Shape* shape, int dtype) except NULL:
+    """The same, one added after another."""
     cdef Array* to
     cdef fg_view source, sink
     cdef fg_extent extent
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t unused[FG_MAX_NDIM]
-    if same_shape(g.shape, shape) and g.dtype == dtype:
-        return array_keep(g)
     to = array_new(shape, dtype)
     fg_kernels.fill[type_index(dtype)](shape.size, 0, to.data)
     view_of_value(g, 0, g.shape, unused, &source)
@@ -1319,6 +1411,7 @@ cdef void matrix_of(Array* a, bint left, Matrix* matrix) noexcept:
     """An Array of one or two axes as a matrix: a row on the left, a column on the right."""
     cdef Py_ssize_t strides[FG_MAX_NDIM]
     cdef Py_ssize_t item = item_size(a.dtype)
+    strides[0] = 0                      # there is an axis, which the compiler does not know
     strides_of(a, strides)
     if a.shape.ndim == 2:
         matrix.rows, matrix.columns = a.shape.dims[0], a.shape.dims[1]

@@ -326,6 +326,7 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
     cdef Array* g = NULL if node.shape == NULL else s.adjoints[i].array
     cdef Array* have
     cdef Array* fresh
+    cdef Array* whole
     cdef int j
     id[0], id[1] = node.a, node.b
     id[2] = 0 if node.extra == NULL else node.extra.operands[0]
@@ -361,6 +362,17 @@ cdef int pull_elementwise(Sweep* s, index_t i) except -1:
             continue
         have = s.adjoints[id[k]].array
         fresh = NULL
+        if shape.size > FEW_ROWS * operand.shape.size:      # long sums, with few rounding errors
+            whole = array_new(shape, node.dtype)
+            try:
+                view_of_value(whole, 0, shape, strides[5], &to)
+                with nogil:
+                    fg_run_pull(op, k, type, &extent, views, &to, FG_TO_STORE)
+                fresh = unbroadcast(whole, operand.shape, operand.dtype)
+            finally:
+                array_drop(whole)
+            contribute(s, id[k], fresh)
+            continue
         if same_shape(operand.shape, shape) and operand.dtype == node.dtype:
             mode = FG_TO_ADD
             if have == NULL or not exclusive(have):
@@ -617,11 +629,24 @@ cdef Tensor elementwise_rule(CTape* tape, index_t i, int k, Tensor g, index_t* i
     cdef int op = tape.nodes[i].op, needs = fg_needs[op][k]
     if fg_mark and not tape.recording and g.dtype_number == tape.nodes[i].dtype and not rule_is_simple(op, k):
         return pull_compiled(tape, i, k, g, id)
-    cdef Tensor x = tensor_of_node(tape, id[0]) if needs & 1 else None
-    cdef Tensor y = tensor_of_node(tape, id[1]) if needs & 2 else None
-    cdef Tensor z = tensor_of_node(tape, id[2]) if needs & 4 else None
+    cdef Tensor x = as_computed(tape, i, id[0]) if needs & 1 else None
+    cdef Tensor y = as_computed(tape, i, id[1]) if needs & 2 else None
+    cdef Tensor z = as_computed(tape, i, id[2]) if needs & 4 else None
     cdef Tensor out = tensor_of_node(tape, i) if needs & 8 else None
     return rule_function(op, k)(g, x, y, z, out)
+
+
+cdef Tensor as_computed(CTape* tape, index_t i, index_t operand):
+    """An operand of node i in the precision that node i was computed in, as the loops read it.
+
+    Else a part of a rule that reads one operand alone would round to float32 in a float64 operation, and a number, which
+    is kept as a float64, would make a float32 operation's tangent float64.
+    """
+    cdef int dtype = tape.nodes[i].dtype
+    cdef Tensor t = tensor_of_node(tape, operand)
+    if t.dtype_number == dtype or not is_float(t):
+        return t
+    return cast(t, cnp.PyArray_DescrFromType(dtype))
 
 
 cdef dict simple_rules = {}
@@ -910,7 +935,7 @@ cdef object node_value(Node* node):
     if node.value.array != NULL:
         return view_ndarray(node.value.array, False)
     if node.op != OP_FREE and node.tensor != NULL:
-        return to_ndarray((<Tensor>node.tensor).detach())
+        return to_ndarray(bare(<Tensor>node.tensor))
     return None
 
 
@@ -981,7 +1006,7 @@ cdef int backward(Tensor out, object gradient, bint retain_graph, bint create_gr
     if out.requires:
         if fg_mark:
             open_trace().look_at_gradient(out)
-        accumulate(out, copy((<Tensor>g).detach()))
+        accumulate(out, copy(bare(<Tensor>g)))
         return 0
     if fg_mark:
         return backward_recorded(out, g, False, not retain_graph)

@@ -157,7 +157,7 @@ cdef class Tensor:
 
     def tolist(self):
         """The elements as nested lists of Python numbers, without gradients."""
-        return self.detach().numpy().tolist()
+        return bare(self).numpy().tolist()
 
     def numpy(self):
         """The value as a NumPy array, without copying.
@@ -177,14 +177,10 @@ cdef class Tensor:
         Tensor
             Shares memory; gradients do not flow through it.
         """
-        cdef Tensor t = new_blank()
-        t.dtype_number = self.dtype_number
-        t.number = self.number
-        if self.array != NULL:
-            t.array = array_keep(self.array)
+        cdef Tensor t = bare(self)
         if fg_mark:
-            t.traced = fg_mark | open_trace().of_tensor(self)
-            t.weak = self.weak
+            t.traced = fg_mark | open_trace().detached(open_trace().of_tensor(self))
+            open_trace().cuts = True
         return t
 
     def __array__(self, dtype=None, copy=None):
@@ -359,27 +355,27 @@ cdef class Tensor:
         return matmul(x, y) if is_array_like(x) and is_array_like(y) else NotImplemented
 
     def __neg__(self):
-        return apply1(FG_NEGATIVE, self)
+        return operator1(FG_NEGATIVE, self)
 
     def __pos__(self):
-        return apply1(FG_POSITIVE, self)
+        return operator1(FG_POSITIVE, self)
 
     def __abs__(self):
-        return apply1(FG_ABSOLUTE, self)
+        return operator1(FG_ABSOLUTE, self)
 
     def __invert__(self):
         if self.dtype_number == NPY_BOOL:
-            return apply1(FG_LOGICAL_NOT, self)
+            return operator1(FG_LOGICAL_NOT, self)
         return with_numpy("invert", (self,))
 
     def __and__(x, y):
-        return bit_operator("bitwise_and", x, y)
+        return bit_operator("bitwise_and", FG_LOGICAL_AND, x, y)
 
     def __or__(x, y):
-        return bit_operator("bitwise_or", x, y)
+        return bit_operator("bitwise_or", FG_LOGICAL_OR, x, y)
 
     def __xor__(x, y):
-        return bit_operator("bitwise_xor", x, y)
+        return bit_operator("bitwise_xor", FG_LOGICAL_XOR, x, y)
 
     def __iadd__(self, y):
         return assign(self, operator2(FG_ADD, self, y), "+=")
@@ -466,11 +462,11 @@ cdef class Tensor:
 
     def any(self, axis=None, keepdims=False):
         """Whether any element differs from 0; no gradient."""
-        return call_host(np.any, (self, axis, None, keepdims))
+        return truth_over(np.any, self, axis, bool(keepdims))
 
     def all(self, axis=None, keepdims=False):
         """Whether all elements differ from 0; no gradient."""
-        return call_host(np.all, (self, axis, None, keepdims))
+        return truth_over(np.all, self, axis, bool(keepdims))
 
     def argmax(self, axis=None, keepdims=False):
         """Where the largest is; no gradient."""
@@ -522,6 +518,24 @@ cdef class Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------------- making
+
+cdef Tensor bare(Tensor t):
+    """The same value, not on any tape: what t.detach() says in so many words."""
+    cdef Tensor same = new_blank()
+    same.dtype_number = t.dtype_number
+    same.number = t.number
+    if t.array != NULL:
+        same.array = array_keep(t.array)
+    if fg_mark:
+        same.traced = fg_mark | open_trace().of_tensor(t)
+        same.weak = t.weak
+    return same
+
+
+def off_tape(Tensor t):
+    """What a transform gives back of a value that it recorded for itself."""
+    return bare(t)
+
 
 cdef inline bint tracked(Tensor t) noexcept:
     return t.requires or t.node != 0
@@ -749,8 +763,7 @@ cdef bint holds_traced(object data):
 cdef Tensor tensor_of_traced(object data, object dtype, bint requires_grad):
     """fg.tensor of Tensors while a trace is open: the same value, no gradient."""
     cdef Tensor t = as_tensor(data, "fg.tensor")
-    t = cast(t.detach(), t.dtype if dtype is None else dtype).detach()
-    t.weak = False
+    t = bare(cast(bare(t), t.dtype if dtype is None else dtype))
     if requires_grad:
         refuse_integer_leaf(t.dtype_number, "fg.tensor: data")
         t.requires = True
@@ -765,7 +778,7 @@ cdef bint shape_is_plain(cnp.ndarray source) noexcept:
 cdef object plain(object data):
     """Nested lists and Tensors as NumPy takes them."""
     if type(data) is Tensor:
-        return to_ndarray((<Tensor>data).detach())
+        return to_ndarray(bare(<Tensor>data))
     if type(data) is list or type(data) is tuple:
         return [plain(item) for item in data]
     return data
@@ -885,7 +898,7 @@ cdef Tensor assign(Tensor t, object value, str how):
     """Gives t a new value and place: what every in-place operation does."""
     cdef Tensor v
     cdef Array* array
-    if value is NotImplemented:
+    if value is NotImplemented or t.weak:       # a number does not change: the name gets another
         return value
     v = value
     if t.requires and current_tape().recording:

@@ -62,6 +62,7 @@ cdef class Trace:
     cdef dict gradients_seen            # id(leaf)
     cdef set outsiders                  # ids of Tensors from outside that have a value of this trace: arguments, assigned ones
     cdef set guarded
+    cdef bint cuts                      # something was done outside the tape, or detached: derivatives are not those of the values
     cdef bint broken                    # a value is missing: nothing may be replayed
     cdef list kept                      # what must live while its id counts
     cdef Py_ssize_t alive               # Tensors made inside that are still there
@@ -69,6 +70,7 @@ cdef class Trace:
     cdef readonly list outputs          # value numbers, set by finish
     cdef readonly bint of_example       # for fg.vmap: the arguments are one example of many, all else is the same for all
     cdef bint gradients_changed
+    cdef bint hidden                    # inside fg.no_grad(): what is done has no derivative
     cdef bint detaching                 # a sweep that is not recorded reads saved values: no gradient flows to them
     cdef bytearray varying              # whether a value depends on the arguments; as far as somebody asked
 
@@ -136,6 +138,8 @@ cdef class Trace:
 
     cdef index_t of_tensor(self, Tensor t) except 0:
         cdef mark_t place = t.traced ^ self.mark
+        if not self.tape.recording:
+            self.cuts = True
         if place < (<mark_t>1 << MARK_BITS):
             if place:
                 return <index_t>place
@@ -237,6 +241,22 @@ cdef class Trace:
         key.o[0] = i
         return self.find(&key, NULL)
 
+    cdef index_t detached(self, index_t i) except 0:
+        """A value through which no gradient flows.
+
+        In the trace of an example that is a value of its own, since derivatives of the replay are taken; elsewhere sweeps
+        stand in the trace, and have been told already.
+        """
+        cdef Value key
+        if not self.of_example or self.values[i].op == OP_ALIAS:
+            return i
+        memset(&key, 0, sizeof(Value))
+        key.op = OP_ALIAS
+        key.dtype = self.values[i].dtype
+        key.shape = self.values[i].shape
+        key.o[0] = i
+        return self.find(&key, NULL)
+
     # -- adding values
 
     cdef int grow(self) except -1:
@@ -334,7 +354,7 @@ cdef class Trace:
         same = simplify(self, &key, extra)
         if same == 0:
             same = self.find(&key, extra)
-        result.traced = self.mark | same
+        result.traced = self.mark | (self.detached(same) if self.hidden else same)
         return 0
 
     cdef int note_node(self, index_t node, index_t value) except -1:
@@ -835,7 +855,7 @@ cdef list plain_operands(list operands):
     cdef mark_t mark = fg_mark
     fg_mark = 0
     try:
-        return [to_ndarray((<Tensor>t).detach()) for t in operands]
+        return [to_ndarray(bare(<Tensor>t)) for t in operands]
     finally:
         fg_mark = mark
 
@@ -856,7 +876,7 @@ def call_host(function, arguments, keywords=None, bint pure=True):
     ids = [trace.of_tensor(<Tensor>t) for t in operands]
     fg_mark = 0
     try:
-        value = call([to_ndarray((<Tensor>t).detach()) for t in operands])
+        value = call([to_ndarray(bare(<Tensor>t)) for t in operands])
         result = with_tensors(np.asarray(value) if isinstance(value, (float, int)) else value)
     finally:
         fg_mark = mark
@@ -901,6 +921,9 @@ cdef object note_host(object call, list ids, object result):
         trace.values[p].o[0] = i
         trace.values[p].parameter = <index_t>k
         t.traced = trace.mark | p
+    if trace.hidden:
+        for t in results:
+            t.traced = trace.mark | trace.detached(trace.of_tensor(t))
     return result
 
 
@@ -1073,7 +1096,7 @@ def example_of(Tensor t):
     fg_mark = 0
     try:
         if t.shape[0]:
-            result = get_item(t.detach(), 0)
+            result = get_item(bare(t), 0)
         else:
             result = from_ndarray(np.zeros(t.shape[1:], t.dtype))
     finally:
@@ -1088,7 +1111,7 @@ def value_tensor(Trace trace, index_t i):
     cdef Tensor t
     if v.op == V_SLOT:
         t = trace.slots[v.parameter]
-        return t.detach() if v.number else t
+        return bare(t) if v.number else t
     if v.op == V_ARRAY:
         return from_ndarray(trace.arrays[v.parameter])
     if v.array != NULL:

@@ -13,7 +13,7 @@ cdef Tensor input_tensor(CTape* tape, object x, str who, object place):
         if not is_float(source):
             refuse_integer_leaf(source.dtype_number, f"{who}: argument {place}")
         check_tape(source, tape)
-        t = source.detach()
+        t = bare(source)
         t.weak = False              # an input has a dtype of its own
         tape_reserve(tape, 3)
         if tracked(source):
@@ -361,10 +361,10 @@ def is_tracked(Tensor t):
 cdef object lower(Tensor t, object like):
     """A Tensor as what the caller gave: ndarray for ndarray, NumPy scalar for a number, Tensor for Tensor."""
     if type(like) is Tensor or (fg_mark and is_recorded(t)):
-        return t.detach()
+        return bare(t)
     if t.array == NULL:
         if isinstance(like, np.ndarray):
-            return to_ndarray(t.detach())
+            return to_ndarray(bare(t))
         return np.float64(t.number) if t.dtype_number == NPY_DOUBLE else np.bool_(t.number != 0)
     if t.array.shape.ndim == 0 and not isinstance(like, np.ndarray):
         return view_ndarray(t.array, False)[()]
@@ -453,7 +453,7 @@ cdef class ValueAndGrad:
                         g = zeros_for(line.inputs[k])
                     gradients[k] = lower(g, given[k])
                 if not (line.outside and recording and tape.depth > 1):
-                    out = out.detach()
+                    out = bare(out)
                     if not any_tensor:
                         result = lower(out, 0.0)
                     else:
@@ -522,12 +522,17 @@ cdef class Recording:
 
     def __enter__(self):
         cdef CTape* tape = current_tape()
-        self.before.append(tape.recording)
+        self.before.append((tape.recording, open_trace().hidden if fg_mark else 0))
         tape.recording = self.value and recording_of(tape)
+        if fg_mark:
+            open_trace().hidden = not self.value
         return self
 
     def __exit__(self, *exception):
-        current_tape().recording = self.before.pop()
+        recording, hidden = self.before.pop()
+        current_tape().recording = recording
+        if fg_mark:
+            open_trace().hidden = hidden
         return False
 
     def __call__(self, function):

@@ -8,7 +8,7 @@ import numpy as np
 
 import fastgrad as fg
 import fastgrad.numpy as fnp
-from fastgrad._core.engine import plain_index, softmax_cross_entropy
+from fastgrad._core import engine
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 
@@ -199,10 +199,10 @@ def cross_entropy(input, target, weight=None, reduction="mean", label_smoothing=
 
 def cross_entropy_of_classes(input, labels, weight, reduction, label_smoothing):
     classes = input.shape[-1]
-    losses = softmax_cross_entropy(input, labels)
+    losses = engine.softmax_cross_entropy(input, labels)
     if weight is None and not label_smoothing:
         return reduce("cross_entropy", losses, reduction)
-    factors = None if weight is None else weight[plain_index(labels)]
+    factors = None if weight is None else engine.as_operand(weight)[labels]
     if factors is not None:
         losses = losses * factors
     if label_smoothing:

@@ -13,9 +13,9 @@ from fastgrad._core.engine import (  # noqa: F401
 )
 from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
-from fastgrad.numpy.indexing import gather, scatter_add, set_item
-from fastgrad.numpy.joining import concatenate, ravel, stack
-from fastgrad.numpy.reductions import prod, ufunc_reduce
+from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item, take
+from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
+from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
@@ -57,6 +57,9 @@ def _functions():
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
+    found[_np.take] = take
+    found[_np.any] = truth_over(_np.any)
+    found[_np.all] = truth_over(_np.all)
     found[_np.shape] = lambda a: a.shape
     found[_np.ndim] = lambda a: a.ndim
     found[_np.size] = lambda a, axis=None: a.size if axis is None else a.shape[axis]
@@ -66,7 +69,8 @@ def _functions():
 for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
     _engine.UFUNCS[_alias] = globals()[_alias]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
-                ufunc_reduce=ufunc_reduce, functions=_functions())
+                ufunc_reduce=ufunc_reduce, functions=_functions(),
+                native={_concatenate: "concatenate", _gather: "getitem", _scatter: "scatter_add"})
 
 
 def __dir__():

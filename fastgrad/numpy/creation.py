@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, is_recorded, is_tracked, tensor
+from fastgrad._core.engine import Tensor, is_recorded, is_tracked, tensor, typed
 
 __all__ = ["array", "asarray", "zeros", "ones", "full", "empty", "arange", "linspace", "eye", "identity", "zeros_like",
            "ones_like", "full_like", "empty_like"]
+
+
+def _plain(argument):
+    """The number of a Tensor, which may not be one that is differentiated or traced."""
+    return np.asarray(argument)[()] if isinstance(argument, Tensor) else argument
 
 
 def _from_numpy(name, like=False):
@@ -18,7 +23,7 @@ def _from_numpy(name, like=False):
             return tensor(theirs(prototype, *arguments, **keywords))
     else:
         def make(*arguments, **keywords):
-            return tensor(theirs(*arguments, **keywords))
+            return tensor(theirs(*map(_plain, arguments), **{name: _plain(value) for name, value in keywords.items()}))
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"A new Tensor, without a gradient, with the arguments of ``numpy.{name}``."
     return make
@@ -84,7 +89,7 @@ def array(data, dtype=None, *, copy=True):
 def asarray(data, dtype=None):
     """A Tensor of the data: a Tensor as it is, anything else copied; see ``array``."""
     if isinstance(data, Tensor) and dtype is None:
-        return data
+        return typed(data)
     return array(data, dtype)
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad._core.engine import Batched, Rule, Tensor, broadcast_to, call_host, plain_index, reshape, tracing, transpose
+from fastgrad._core.engine import (
+    Batched, Rule, Tensor, broadcast_to, call_host, plain_index, refuse_numpy, reshape, tracing, transpose,
+)
 
 
 def _gather_value(x, index):
@@ -40,7 +42,41 @@ def _own(index):
 
 def gather(x, index):
     """``x[index]`` with arrays in the index; repeated places accumulate their gradients."""
-    return _gather(x, index=_own(plain_index(index)), shape=x.shape)
+    index = plain_index(index)
+    if tracing():
+        x, index = _slices_first(x, index)
+    return _gather(x, index=_own(index), shape=x.shape)
+
+
+def _slices_first(x, index):
+    """Parts of axes as a view, so that what is left of the index is integers, which a Program picks by itself."""
+    if type(index) is not tuple or not any(isinstance(p, slice) and p != slice(None) for p in index):
+        return x, index
+    if not all(isinstance(p, slice) or _is_integers(p) for p in index):
+        return x, index
+    return (x[tuple(p if isinstance(p, slice) else slice(None) for p in index)],
+            tuple(slice(None) if isinstance(p, slice) else p for p in index))
+
+
+def _is_integers(part):
+    if isinstance(part, list):
+        part = np.asarray(part)
+    return type(part) is int or getattr(part, "dtype", np.dtype(bool)).kind in "iu"
+
+
+def take(a, indices, axis=None, out=None, mode="raise"):
+    """``np.take`` of Tensors."""
+    if not isinstance(indices, Tensor):
+        indices = np.asarray(indices)
+    if out is not None or mode != "raise" or not np.can_cast(indices.dtype, np.intp) or indices.dtype == bool:
+        refuse_numpy("numpy.take", (a,))
+        return call_host(np.take, (a, indices, axis, out, mode))
+    x = a if isinstance(a, Tensor) else engine.as_operand(np.asarray(a))
+    if axis is None:
+        x, axis = reshape(x, (-1,)), 0
+    if not -x.ndim <= axis < x.ndim:
+        raise np.exceptions.AxisError(axis, x.ndim)
+    return x[(slice(None),) * (axis % x.ndim) + (indices,)]
 
 
 def _scatter_value(v, index, shape):

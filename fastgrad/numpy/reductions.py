@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import call_host, max, min, multiply, refuse_numpy, reshape, sum, transpose
+from fastgrad._core.engine import Tensor, call_host, max, min, multiply, refuse_numpy, reshape, sum, transpose
 
 _REDUCTIONS = {"add": sum, "maximum": max, "minimum": min}
 
@@ -56,6 +56,17 @@ def _join(a, b):
     from fastgrad.numpy.joining import concatenate
 
     return concatenate([a, b], -1)
+
+
+def truth_over(function):
+    """np.any or np.all of Tensors."""
+    def reduced(a, axis=None, out=None, keepdims=False, *, where=True):
+        refuse_numpy(f"numpy.{function.__name__}", (a,))
+        if out is None and where is True and isinstance(a, Tensor):
+            return getattr(a, function.__name__)(axis, keepdims)
+        return call_host(function, (a, axis, out, keepdims), {} if where is True else {"where": where})
+
+    return reduced
 
 
 def ufunc_reduce(ufunc, a, out, where, keywords):

@@ -67,7 +67,7 @@ class _Call:
         return tree_unflatten(self.out_structure, [self.lower(t) for t in self.outputs])
 
     def lower(self, t, like=0.0):
-        return t.detach() if self.any_tensor else engine.lower_to(t, like)
+        return engine.off_tape(t) if self.any_tensor else engine.lower_to(t, like)
 
     def lower_aux(self):
         return self.aux if self.connected else lower_aux(self.aux, self.any_tensor)
@@ -104,7 +104,7 @@ class _Call:
             return t
         if isinstance(t, np.ndarray):
             return fnp.asarray(t) if as_tensor else t
-        return t.detach() if as_tensor else engine.lower_to(t, AN_ARRAY)
+        return engine.off_tape(t) if as_tensor else engine.lower_to(t, AN_ARRAY)
 
     def by_argument(self, flat):
         """A flat list as one tree an argument, or the tree of the only one."""
@@ -123,7 +123,7 @@ def lower_aux(aux, any_tensor):
     def lower(leaf):
         if not isinstance(leaf, Tensor):
             return leaf
-        return leaf.detach() if any_tensor else engine.lower_to(leaf, 0.0)
+        return engine.off_tape(leaf) if any_tensor else engine.lower_to(leaf, 0.0)
 
     return tree_map(lower, aux)
 

@@ -16,7 +16,7 @@ from fastgrad._core.engine import Batched, Hole, Rule, Tensor, fill_holes
 
 OPERATION = engine.operations()
 BY_ENGINE = frozenset(OPERATION[name] for name in (*filter(None, engine.NAMES), "pull", "argument", "slot", "array", "number"))
-NEVER_TRACED = frozenset(OPERATION[name] for name in ("leaf", "input", "constant", "alias", "rule"))
+NEVER_TRACED = frozenset(OPERATION[name] for name in ("leaf", "input", "constant", "rule"))
 
 RULES = {}      # operation -> rule(node, operands, leads, size); leads: 1 for an operand with a batch axis, else 0
 
@@ -89,6 +89,11 @@ def scatter(node, operands, leads, size):
 @batching("astype")
 def cast(node, operands, leads, size):
     return operands[0].astype(node.dtype)
+
+
+@batching("alias")
+def detached(node, operands, leads, size):
+    return operands[0].detach()
 
 
 @batching("matmul")
@@ -274,8 +279,17 @@ class Replay:
         leads : list of int
             1 for an output with a batch axis, 0 for one that is the same for all examples.
         """
-        steps, values, leads, several = self.steps, [None] * self.length, bytearray(self.length), {}
-        place = 0
+        values, leads = [None] * self.length, bytearray(self.length)
+        self.fill(values, leads, batches, size)
+        for i, truth in self.guards.items():
+            if bool(values[i]) != truth:
+                node = engine.trace_nodes(self.trace)[i - 1]
+                raise RuntimeError(f"vmap: a truth value changed while the function ran: {node!r}")
+        return [values[i] for i in self.trace.outputs], [leads[i] for i in self.trace.outputs]
+
+    def fill(self, values, leads, batches, size):
+        """Does the steps: each value of the trace, and whether it has a batch axis."""
+        steps, several, place = self.steps, {}, 0
         while (place := engine.replay_elementary(self.trace, steps, place, values, leads, batches, size)) < len(steps):
             i, node, dies = steps[place]
             operands = [values[o] if o else None for o in node.operands]
@@ -292,11 +306,6 @@ class Replay:
             for o in dies or ():
                 values[o] = None
             place += 1
-        for i, truth in self.guards.items():
-            if bool(values[i]) != truth:
-                node = engine.trace_nodes(self.trace)[i - 1]
-                raise RuntimeError(f"vmap: a truth value changed while the function ran: {node!r}")
-        return [values[i] for i in self.trace.outputs], [leads[i] for i in self.trace.outputs]
 
 
 PICK = OPERATION["pick"]        # Replay reads it where the call left it

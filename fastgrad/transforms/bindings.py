@@ -19,8 +19,7 @@ from fastgrad._core.engine import Tensor
 
 MOST_BINDINGS = 2000
 DEPTH = 16
-COMPARED_WHOLE = 1 << 20  # bytes of an array above which only samples are compared
-SAMPLES = 4096
+KEPT_WHOLE = 1 << 20     # bytes of an array above which a digest of it is kept in place of a copy
 _LEAVES = (bool, int, float, complex, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType, np.ufunc,
            np.dtype, np.generic, slice, range, Tensor)
 _CONSTANTS = (bool, int, float, complex, str, np.generic)
@@ -212,11 +211,11 @@ def _names_of(code):
     return dict.fromkeys(names)
 
 
-def sample(array):
-    """The bytes of an array, or of some of its elements where it is large."""
-    if array.nbytes > COMPARED_WHOLE:
-        array = array.reshape(-1)[:: max(1, array.size // SAMPLES)] if array.flags.c_contiguous else array.ravel()[:SAMPLES]
-    return array.tobytes()
+def contents(array):
+    """The bytes of an array, or what follows from all of them where it is large."""
+    if array.nbytes <= KEPT_WHOLE or array.dtype.hasobject:
+        return array.tobytes()
+    return engine.digest(array.ravel("K").view(np.uint8))
 
 
 def random_states(generators):

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, random_states, sample
+from fastgrad.transforms import pullbacks, threads
+from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, contents, random_states
 from fastgrad.transforms.programs import Binding  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
@@ -61,13 +62,27 @@ def compile(fun, static_argnums=()):
     Branches on values are guards: when one comes out otherwise, the function is recorded again, and both recordings are
     kept (16 a signature).  Tensors that live outside (in closures, Modules, optimisers) are read at each call and take
     their new values after it, ``.grad`` included.  Everything else that it reads from outside (enclosing and global names,
-    attributes, entries of containers, arrays) is compared at each call, and another value means another recording; of
-    arrays above 1 MiB a sample is compared.  So pass data that changes as arguments.  A ``numpy.random.Generator`` among the
-    arguments draws anew at each call.  Python's other side effects, printing for instance, happen while recording only, and
-    so does its reading of files, the clock and the environment.
+    attributes, entries of containers, arrays) is compared at each call, and another value means another recording.  Of
+    arrays all bytes are compared, which costs about 0.1 ms for each MiB that does not lie in a cache; so pass large
+    arrays, and data that changes, as arguments.  A ``numpy.random.Generator`` among the arguments draws anew at each call.
 
-    A function whose result is still being differentiated, that keeps Tensors it makes, or that changes numbers and arrays
-    it reads from outside, runs as it is, with a warning.
+    While it is recorded the function gets Tensors in place of arrays and floats: ``isinstance(x, np.ndarray)`` and
+    ``isinstance(x, float)`` are False, ``math.sin(x)`` and ``round(x)`` raise TypeError, and a 0-d result is a Tensor, which ``+=``
+    changes under all its names, where NumPy has a scalar.  A float stays a number, which takes the dtype of what it meets,
+    through Python's operators; what a function makes of it is float64, as ever.
+
+    What Python does besides computing happens while recording only, and its outcome is replayed: printing, reading files,
+    the clock and the environment, and the draws of a Generator that is made inside without a seed, as by
+    ``np.random.default_rng()``, which cannot be noticed.
+
+    Results are bit for bit those of the function but for sums and matrix products, whose terms are added in another order.
+    A sum is within 4 ulp of the sum of the magnitudes of what it adds up (8 for float64 summed over leading axes), here as
+    there: where terms cancel, the error is that small beside the terms, not beside the result.
+
+    Where it is itself differentiated (its result is, or it is called on Tensors in the middle of a recording), a function of
+    100 operations or more leaves one node for each result, whose pullback is compiled at the first sweep; a shorter one, one
+    that detaches or changes anything, and one that is mostly products of matrices, runs as it is.  So does, with a warning, one
+    that keeps Tensors it makes, or that changes numbers and arrays it reads from outside.
 
     Examples
     --------
@@ -88,6 +103,7 @@ def compile(fun, static_argnums=()):
         has_own_out = "out" in inspect.signature(fun).parameters
     except (TypeError, ValueError):
         has_own_out = False
+    threads.register()
     return engine.Compiled(fun, tuple(int(k) for k in static), has_own_out, sys.modules[__name__])
 
 
@@ -108,7 +124,8 @@ class Signature:
             if kind is Tensor:
                 self.differentiated |= recording and engine.is_tracked(leaf) and not leaf.is_leaf
                 alias = first.setdefault(id(leaf), len(replayed))
-                key.append((TENSOR, leaf.dtype, leaf.shape, leaf.requires_grad, leaf.grad is None, alias))
+                tracked = recording and engine.is_tracked(leaf)
+                key.append((TENSOR, leaf.dtype, leaf.shape, leaf.requires_grad, tracked, leaf.grad is None, alias))
                 form = TENSOR
             elif kind is float:
                 key.append((NUMBER,))
@@ -126,9 +143,11 @@ class Signature:
             self.places.append(place)
         self.leaves = tuple(replayed)
         self.form = TENSOR if TENSOR in self.forms or not self.forms else ARRAY
-        # plain: every argument is a leaf to be replayed, and no Tensor is there twice, so that the next call can skip this
-        self.plain = not keywords and not static and len(replayed) == len(leaves) == len(arguments) \
-            and len(first) == self.forms.count(TENSOR) and all(part == () for part in self.structure[2][0][2]) \
+        # flat: every argument is a leaf to be replayed, and no Tensor is there twice; plain: nor is one differentiated or has a
+        # gradient, so that the next call can skip this
+        self.flat = not keywords and not static and len(replayed) == len(leaves) == len(arguments) \
+            and len(first) == self.forms.count(TENSOR) and all(part == () for part in self.structure[2][0][2])
+        self.plain = self.flat and not self.differentiated \
             and not any(isinstance(leaf, Tensor) and (leaf.requires_grad or leaf.grad is not None) for leaf in replayed)
         self.key = (recording, self.structure, _asides(self.structure), tuple(key),
                     tuple((k, _by_value(v, True)) for k, v in sorted(self.static.items())))
@@ -156,6 +175,10 @@ class Signature:
             return value
         self.generators.append(value)
         return RecordingGenerator(value)
+
+    def draws(self):
+        """Whether a random generator is among the arguments."""
+        return any(isinstance(value, np.random.Generator) for value in (*self.static.values(), *[v for _, v in self.constants]))
 
     def give_back(self, wrappers, writes):
         """After a recording: arrays of the caller take what their stand-ins became."""
@@ -255,7 +278,7 @@ def ground_of(call):
             f"fg.compile: {getattr(call.function, '__name__', 'the function')} reaches more than {MOST_BINDINGS} names, attributes and "
             "entries from outside, and changes of those farthest away will not be noticed; pass what it needs as arguments",
             RuntimeWarning, stacklevel=2)
-    return engine.Ground(walk, sample)
+    return engine.Ground(walk, contents)
 
 
 def check_random_states(compiled, generators, before, given):

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms import store
+from fastgrad.transforms import store, threads
 from fastgrad.transforms.store import ProgramFormatError, to_bytes
 from fastgrad.tree import count_leaves, tree_flatten
 
@@ -144,7 +144,7 @@ class Binding:
             if engine.is_tracked(leaf) and engine.recording_now() and not (leaf.is_leaf and wanted.state and wanted.state[0]):
                 raise TypeError(f"{self.who}: {self.paths()[k]} is being differentiated, and a Program's results carry no gradient; "
                                 "record the function that takes the gradient, or pass t.detach()")
-        elif isinstance(leaf, float):
+        elif isinstance(leaf, float) and not (isinstance(leaf, np.generic) and wanted.kind == "array"):
             found = "number"
         elif isinstance(leaf, (np.ndarray, np.generic)):
             leaf, found = np.asarray(leaf), "array"
@@ -278,6 +278,7 @@ def load_bytes(data, limit=store.MOST_BYTES):
     if not isinstance(data, bytes):
         raise TypeError(f"a Program is loaded from bytes, not {type(data).__name__}")
     program, (who, structure, leaves, result_structure, constants, form), held = store.from_bytes(data, limit)
+    threads.register()
     plain = -1
     if all(c is None for c in constants):
         if result_structure == ():

@@ -8,6 +8,7 @@
 #ifndef FG_BLOCKS_H
 #define FG_BLOCKS_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include "kernels.h"
@@ -225,7 +226,7 @@ static inline void fg_run_pull(int op, int k, int type, const fg_extent *extent,
     _Alignas(64) char buffers[6][FG_BLOCK * sizeof(double)];
     fg_reader readers[5];
     fg_walk walk;
-    double total = 0;
+    double total = 0, error = 0; /* of the additions of blocks, as in a sum */
     ptrdiff_t stride = (ptrdiff_t)fg_type_size(to->type);
     size_t item = fg_type_size(type);
     int walking = mode != FG_TO_SUM && !(to->kind == FG_CONTIGUOUS && to->type == type);
@@ -243,14 +244,16 @@ static inline void fg_run_pull(int op, int k, int type, const fg_extent *extent,
         char *result = store ? to->data + (size_t)start * item : buffers[5];
         loop(n, p[0], p[1], p[2], p[3], p[4], result);
         if (mode == FG_TO_SUM) {
-            total += fg_kernels->sum[type](n, result);
+            double block = fg_kernels->sum[type](n, result), sum = total + block;
+            error += fabs(total) >= fabs(block) ? (total - sum) + block : (block - sum) + total;
+            total = sum;
         } else if (walking) {
             fg_walk_add(&walk, n, type, result);
         } else if (mode == FG_TO_ADD) {
             fg_kernels->add[type](n, result, to->data + (size_t)start * item);
         }
     }
-    if (mode == FG_TO_SUM) to->one += total;
+    if (mode == FG_TO_SUM) to->one += total - total == 0 ? total + error : total;
 }
 
 /* Copies or, with `add`, adds a strided view into another of the same extent. */

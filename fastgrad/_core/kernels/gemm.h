@@ -32,14 +32,15 @@ typedef T NAME(vec);
 #define AT_ONCE (65536 / (TILE * DEPTH * (ptrdiff_t)sizeof(T))) /* tiles gathered together */
 
 /* `rows` by `vectors` registers of the product of k columns of a and k rows of b: stored to `to`, or added.  Of the last
- * register only `last` columns exist if it is `partial`.  The first four are constants where this is inlined. */
+ * register only `last` columns exist if it is `partial`.  Where `add` is -1 sums start at -0, so that the sum of one product
+ * is this product, to the sign of a zero.  The first three are constants where this is inlined. */
 INLINE void NAME(tile)(const int rows, const int vectors, const int partial, ptrdiff_t k, const T *a, ptrdiff_t a_row,
                        ptrdiff_t a_column, const T *b, ptrdiff_t b_row, T *to, ptrdiff_t to_row, ptrdiff_t last, int add) {
-    NAME(vec) sum[8][8], right[8];
+    NAME(vec) sum[8][8], right[8], nothing = BROADCAST(add < 0 ? (T)-0.0 : (T)0);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) sum[i][v] = (NAME(vec)){0};
+        for (int v = 0; v < vectors; v++) sum[i][v] = nothing;
     for (ptrdiff_t l = 0; l < k; l++, a += a_column, b += b_row) {
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
@@ -62,15 +63,15 @@ INLINE void NAME(tile)(const int rows, const int vectors, const int partial, ptr
         for (int v = 0; v < vectors; v++) {
             T *at = to + i * to_row + v * PER_VECTOR;
             if (!partial || v < vectors - 1) {
-                if (add) sum[i][v] += *(NAME(vec) *)at;
+                if (add > 0) sum[i][v] += *(NAME(vec) *)at;
                 *(NAME(vec) *)at = sum[i][v];
             } else {
 #if FG_MASKS
-                if (add) sum[i][v] += PASTE(LOAD, SUFFIX)(at, last);
+                if (add > 0) sum[i][v] += PASTE(LOAD, SUFFIX)(at, last);
                 PASTE(STORE, SUFFIX)(at, sum[i][v], last);
 #else
                 const T *part = (const T *)&sum[i][v];
-                for (ptrdiff_t j = 0; j < last; j++) at[j] = add ? at[j] + part[j] : part[j];
+                for (ptrdiff_t j = 0; j < last; j++) at[j] = add > 0 ? at[j] + part[j] : part[j];
 #endif
             }
         }
@@ -223,7 +224,7 @@ static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, const v
     for (ptrdiff_t l = 0; l < k; l += DEPTH) {
         ptrdiff_t depth = k - l < DEPTH ? k - l : DEPTH;
         NAME(stretch)(m, depth, n, a + l * a_column, a_row, a_column, panels + l * width + first * depth, PANEL, depth, to,
-                      to_row, add || l > 0);
+                      to_row, l > 0 ? 1 : add);
     }
 }
 

@@ -38,6 +38,7 @@
 
 /* ------------------------------------------------------------------------------------------------------ what is kept */
 
+enum { PULL_DIVIDEND = FG_PULL + 3 * FG_DIVIDE }; /* reads g and y: g (1 / y) */
 enum { STEP_VALUE, STEP_PULL, STEP_FUSED, STEP_CAST, STEP_GATHER };
 
 typedef struct {
@@ -67,7 +68,7 @@ typedef struct {
 typedef struct {
     fg_place at;
     int32_t place;
-    uint8_t type;
+    uint8_t type, inverted; /* inverted: one over the number is what is kept */
 } constant;
 
 typedef struct {
@@ -131,6 +132,7 @@ typedef struct {
     value *values;
     fg_operation *code;
     uint8_t *absorbed;   /* by the instruction that reads the result */
+    uint8_t *inverted;   /* loads that are kept as one over what they are */
     int32_t *free_slots, n_free;
 } builder;
 
@@ -158,6 +160,24 @@ static void read_code(builder *b) {
         if (o->op == FG_CAST && o->type == b->values[o->in[0]].type) o->op = FG_MOVE;
         b->values[v] = o->op == FG_MOVE ? b->values[o->in[0]] : (value){v, 0, -1, 0, result_type(o)};
     }
+}
+
+static void not_inverted(builder *b, int32_t number) {
+    if (b->values[number].same < b->spec->n_loads) b->inverted[b->values[number].same] = 0;
+}
+
+/* Numbers that pullbacks divide by, and that nobody else reads, are inverted once: g (1 / y) becomes a product. */
+static void invert_divisors(builder *b) {
+    const fg_group_spec *spec = b->spec;
+    for (int32_t v = 0; v < spec->n_loads; v++) b->inverted[v] = spec->loads[v].kind == FG_ONE;
+    for (int32_t k = 0; k < spec->n_stores; k++) not_inverted(b, spec->stores[k].value);
+    for (int32_t k = 0; k < spec->n_sums; k++) not_inverted(b, spec->sums[k].value);
+    for (int32_t k = 0; k < spec->n_code; k++)
+        for (int j = 0; j < b->code[k].n; j++)
+            if (b->code[k].op != PULL_DIVIDEND || j == 0) not_inverted(b, b->code[k].in[j]);
+    for (int32_t k = 0; k < spec->n_code; k++)
+        if (b->code[k].op == PULL_DIVIDEND && b->code[k].in[1] < spec->n_loads && b->inverted[b->code[k].in[1]])
+            b->code[k].op = FG_GUARDED_MULTIPLY;
 }
 
 /* Backwards, so that what only unneeded instructions read is not needed either. */
@@ -226,6 +246,7 @@ static void plan(builder *b) {
     int32_t in[5];
     int shape[2];
     read_code(b);
+    invert_divisors(b);
     count_uses(b);
     for (int32_t k = 0; k < spec->n_code; k++)
         if (is_needed(b, k) && fg_outer[b->code[k].op]) absorb(b, k);
@@ -317,7 +338,8 @@ static void place_constants(builder *b) {
         if (spec->loads[v].kind != FG_ONE) continue;
         b->values[v].place = take_slot(b);
         b->values[v].last = spec->n_code;
-        g->constants[g->n_constants++] = (constant){spec->loads[v].at, b->values[v].place, spec->loads[v].type};
+        g->constants[g->n_constants++] = (constant){spec->loads[v].at, b->values[v].place, spec->loads[v].type,
+                                                       b->inverted[v]};
     }
 }
 
@@ -487,6 +509,7 @@ static int make_room(builder *b) {
     b->values = fg_room(loads + code, sizeof *b->values);
     b->code = fg_room(code, sizeof *b->code);
     b->absorbed = fg_room(code, sizeof *b->absorbed);
+    b->inverted = fg_room(loads, sizeof *b->inverted);
     b->free_slots = fg_room(loads + code, sizeof *b->free_slots);
     g->steps = fg_room(loads + code, sizeof *g->steps);
     g->streams = fg_room(loads + stores, sizeof *g->streams);
@@ -495,8 +518,8 @@ static int make_room(builder *b) {
     g->copies = fg_room(stores, sizeof *g->copies);
     g->sums = fg_room((size_t)spec->n_sums, sizeof *g->sums);
     g->numbers = fg_room(ndim * (loads + 1), sizeof *g->numbers);
-    return b->values && b->code && b->absorbed && b->free_slots && g->steps && g->streams && g->walked && g->constants &&
-           g->copies && g->sums && g->numbers;
+    return b->values && b->code && b->absorbed && b->inverted && b->free_slots && g->steps && g->streams && g->walked &&
+           g->constants && g->copies && g->sums && g->numbers;
 }
 
 static int build(builder *b) {
@@ -528,6 +551,7 @@ fg_group *fg_group_new(const fg_group_spec *spec) {
     free(b.values);
     free(b.code);
     free(b.absorbed);
+    free(b.inverted);
     free(b.free_slots);
     if (built) return b.group;
     fg_group_free(b.group);
@@ -594,10 +618,13 @@ static worker worker_start(run *r, ptrdiff_t number) {
     for (int32_t k = 0; k < g->n_constants; k++) {
         const constant *c = g->constants + k;
         char *to = w.places[c->place], *from = at(r, c->at);
-        if (c->type == FG_BOOL)
+        if (c->type == FG_BOOL) {
             memset(to, *from, (size_t)g->lanes);
-        else
-            fg_kernels->fill[c->type](g->lanes, c->type == FG_F64 ? *(double *)from : *(float *)from, to);
+            continue;
+        }
+        double number = c->type == FG_F64 ? *(double *)from : *(float *)from;
+        if (c->inverted) number = c->type == FG_F64 ? 1 / number : 1 / (float)number;
+        fg_kernels->fill[c->type](g->lanes, number, to);
     }
     return w;
 }
@@ -810,7 +837,6 @@ static void run_chunk(const run *r, const worker *w, ptrdiff_t chunk) {
     clear_partials(r, chunk);
     start_walks(r, w, start);
     for (; start < end; start += g->lanes) run_block(r, w, chunk, start, end - start < g->lanes ? end - start : g->lanes);
-    if (g->past_caches) fg_kernels->stream(0, NULL, NULL);
 }
 
 /* Not before the second chunk: the clock takes as long as a short run. */
@@ -824,6 +850,11 @@ static void ask(run *r) {
     r->asked = now();
 }
 
+/* Once for all that a thread has stored past the caches: it waits for memory, longer than a chunk's stores take. */
+static void finish_stores(const run *r) {
+    if (r->group->past_caches) fg_kernels->stream(0, NULL, NULL);
+}
+
 /* Takes chunks until there are none; `number` says which part of the scratch to use. */
 static void run_share(void *context, ptrdiff_t number, int thread) {
     run *r = context;
@@ -835,6 +866,7 @@ static void run_share(void *context, ptrdiff_t number, int thread) {
         run_chunk(r, &w, chunk);
         ask(r);
     }
+    finish_stores(r);
 }
 
 /* The same on the caller's thread, without atomic operations. */
@@ -847,6 +879,7 @@ static void run_all(run *r) {
         run_chunk(r, &w, chunk);
         ask(r);
     }
+    finish_stores(r);
 }
 
 /* About 10 ns besides the steps. */

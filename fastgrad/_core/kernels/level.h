@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "vecmath_f64.h"
 #include "vecmath_f32.h"
+#include "vecmath_avx512.h"
 #include "polygamma.h"
 
 static inline double fg_fabs_f64(double x) { return fabs(x); }

@@ -71,10 +71,11 @@ static int better_turned(const fg_plan *plan) {
     return plan->n <= FEW && plan->a_row == 1 && plan->a_column != 1 && plan->m > plan->n;
 }
 
-/* Few columns, which would leave much of a register unused; four at a time are the dots' own unit. */
+/* Few columns, which would leave much of a register unused; four at a time are the dots' own unit.  A product of one row by one
+ * column has no use for them, and they start sums at 0. */
 static int better_dots(const fg_plan *plan) {
     ptrdiff_t in_register = fg_kernels->panel[plan->type] / 2;
-    if (plan->a_column != 1) return 0;
+    if (plan->a_column != 1 || plan->k == 1) return 0;
     if (plan->n == 1) return 1;
     if (plan->n > FEW || plan->k < 32 * in_register) return 0;
     return 5 * rounded_up(plan->n, 4) < 4 * rounded_up(plan->n, in_register);
@@ -132,17 +133,23 @@ static void activate(int type, int op, ptrdiff_t n, const char *x, char *to) {
 }
 
 /* Bias, copy before the activation, and activation of a rectangle of the result; short rows that lie end to end are
- * activated some at a time. */
+ * finished some at a time, with as many copies of the bias. */
 static void finish(const fg_run *run, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t column, ptrdiff_t columns) {
     const fg_product *p = run->p;
     if (!p->bias && !p->activation && !run->pre) return;
     ptrdiff_t item = item_size(p->type), step = p->to_row * item;
     ptrdiff_t at_once = columns == p->to_row && columns < FG_BLOCK ? FG_BLOCK / columns : 1;
+    _Alignas(64) char copies[FG_BLOCK * sizeof(double)];
+    const char *bias = run->bias + column * item;
+    if (at_once > rows) at_once = rows;
+    if (p->bias && at_once > 1) {
+        for (ptrdiff_t r = 0; r < at_once; r++) memcpy(copies + r * columns * item, bias, columns * item);
+        bias = copies;
+    }
     for (ptrdiff_t i = 0; i < rows; i += at_once) {
         ptrdiff_t some = smaller(at_once, rows - i), at = (row + i) * step + column * item;
         char *to = run->to + at;
-        for (ptrdiff_t r = 0; p->bias && r < some; r++)
-            fg_kernels->add[p->type](columns, run->bias + column * item, to + r * step);
+        if (p->bias) fg_kernels->add[p->type](some * columns, bias, to);
         if (run->pre) memcpy(run->pre + at, to, some * columns * item);
         if (p->activation) activate(p->type, p->activation, some * columns, run->pre ? run->pre + at : to, to);
     }
@@ -184,9 +191,9 @@ static void scatter(int type, const char *part, ptrdiff_t rows, ptrdiff_t column
 static void turned_chunk(const fg_run *run, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t column, ptrdiff_t columns) {
     _Alignas(64) char part[FEW * TURNED_CHUNK * sizeof(double)];
     const fg_product *p = run->p;
-    multiply(run, row, rows, column, columns, part, columns, 0);
+    multiply(run, row, rows, column, columns, part, columns, smaller(p->accumulate, 0));
     scatter(p->type, part, rows, columns, run->to + (column * p->to_row + row) * item_size(p->type), p->to_row,
-            p->accumulate);
+            p->accumulate > 0);
     finish(run, column, columns, row, rows);
 }
 
@@ -228,7 +235,7 @@ static void dots_chunk(void *context, ptrdiff_t chunk, int worker) {
     ptrdiff_t item = item_size(plan->type), row = chunk * run->chunk_rows, rows = smaller(run->chunk_rows, plan->m - row);
     ptrdiff_t to_row = plan->turned ? 1 : run->p->to_row, to_column = plan->turned ? run->p->to_row : 1;
     fg_kernels->dots[plan->type](rows, plan->k, plan->n, run->a + row * plan->a_row * item, plan->a_row, run->panels,
-                                 run->width, run->to + row * to_row * item, to_row, to_column, run->p->accumulate);
+                                 run->width, run->to + row * to_row * item, to_row, to_column, run->p->accumulate > 0);
     if (plan->turned)
         finish(run, 0, plan->n, row, rows);
     else
@@ -293,9 +300,10 @@ static void run_dots(fg_run *run, char *scratch, int threads) {
 }
 
 static void run_small(const fg_product *p, const void *a, const void *b, void *to) {
-    if (p->n == 1 && p->a_column == 1 && p->b_row == 1)
+    int sums = p->k > 1;
+    if (sums && p->n == 1 && p->a_column == 1 && p->b_row == 1)
         fg_kernels->dots[p->type](p->m, p->k, 1, a, p->a_row, b, 1, to, p->to_row, 1, p->accumulate);
-    else if (p->m == 1 && p->a_column == 1 && p->b_row == 1)
+    else if (sums && p->m == 1 && p->a_column == 1 && p->b_row == 1)
         fg_kernels->dots[p->type](p->n, p->k, 1, b, p->b_column, a, 1, to, 1, 1, p->accumulate);
     else
         fg_kernels->multiply[p->type](p->m, p->k, p->n, a, p->a_row, p->a_column, b, p->b_row, p->b_column, to, p->to_row,
@@ -305,7 +313,7 @@ static void run_small(const fg_product *p, const void *a, const void *b, void *t
 /* The empty sum. */
 static void run_nothing(const fg_run *run) {
     const fg_product *p = run->p;
-    for (ptrdiff_t i = 0; i < p->m && !p->accumulate; i++)
+    for (ptrdiff_t i = 0; i < p->m && p->accumulate <= 0; i++)
         fg_kernels->fill[p->type](p->n, 0, run->to + i * p->to_row * item_size(p->type));
 }
 

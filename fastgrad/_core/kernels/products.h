@@ -12,7 +12,7 @@ typedef struct {
     ptrdiff_t m, k, n;
     ptrdiff_t a_row, a_column, b_row, b_column; /* strides in elements, of any sign */
     ptrdiff_t to_row;                           /* elements; columns of `to` are contiguous */
-    int accumulate;                             /* to += instead of to = */
+    int accumulate; /* 1: to += instead of to =.  -1: to =, and where k is 1 a times b to the sign of a zero, not 0 + a b */
     int bias;                                   /* adds bias[n] to each row of the (accumulated) product */
     int activation; /* 0, or an operation of the table with one operand, applied after the bias */
 } fg_product;

@@ -1,6 +1,6 @@
 /* Hand-written loops that a row of the table cannot state: reductions, small matrix products, row-wise softmax.
  * Included once a precision with T and SUFFIX defined.  Sums keep eight partial sums a block (the order of additions
- * is fixed: the same input gives the same bits) and add the blocks in double precision. */
+ * is fixed: the same input gives the same bits) and add the blocks in double precision, with their rounding errors. */
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -25,6 +25,7 @@ static double NAME(sum)(ptrdiff_t n, const void *x_) {
         for (ptrdiff_t i = 0; i < n; i++) total += x[i];
         return total;
     }
+    double error = 0; /* of the additions of blocks (Neumaier) */
     while (n > 0) {
         ptrdiff_t m = n < FG_BLOCK ? n : FG_BLOCK, i = 0;
         T part[LANES] = {0};
@@ -33,11 +34,13 @@ static double NAME(sum)(ptrdiff_t n, const void *x_) {
         for (int j = 0; i < m; i++, j++) part[j] += x[i];
         for (int half = LANES / 2; half > 0; half /= 2)
             for (int j = 0; j < half; j++) part[j] += part[j + half];
-        total += part[0];
+        double block = part[0], sum = total + block;
+        error += fg_fabs_f64(total) >= fg_fabs_f64(block) ? (total - sum) + block : (block - sum) + total;
+        total = sum;
         x += m;
         n -= m;
     }
-    return total;
+    return total - total == 0 ? total + error : total;
 }
 
 static double NAME(dot)(ptrdiff_t n, const void *x_, const void *y_) {

@@ -46,6 +46,13 @@ static void write_cells(writer *w, const fg_operation *o, int32_t value, int at_
 
 static void write_case(writer *w, int number) { *w->words++ = w->labels ? (uint32_t)w->labels[number] : (uint32_t)number; }
 
+/* Sums and products are the same in either order: the value at hand comes first, where pairs look for it. */
+static void put_first(fg_operation *o, int32_t at_hand) {
+    if ((o->op != FG_ADD && o->op != FG_MULTIPLY) || o->in[1] != at_hand) return;
+    o->in[1] = o->in[0];
+    o->in[0] = at_hand;
+}
+
 static void write_single(writer *w, const fg_operation *o, int32_t value) {
     int at_hand = which(o, w->last);
     write_case(w, case_of(o) + 1 + at_hand);
@@ -73,6 +80,7 @@ static int32_t write_code(writer *w) {
     for (int p = sizeof fg_pairs / sizeof *fg_pairs - 1; p >= 0; p--) w->first_pair[fg_pairs[p].first] = (int16_t)p;
     for (int32_t k = 0; k < spec->n_code; k++, n++) {
         fg_operation a = fg_read_instruction(spec->code + k);
+        put_first(&a, w->last);
         if (k + 1 < spec->n_code) {
             fg_operation b = fg_read_instruction(spec->code + k + 1);
             if (write_pair(w, &a, &b, spec->n_given + k)) {
