@@ -149,6 +149,8 @@ cdef dict node_parameters(CTape* tape, index_t i):
         return <dict>node.extra.parameters
     if node.op == OP_TRANSPOSE:
         return {"axes": tuple([node.extra.numbers[j] for j in range(node.extra.n_numbers)])}
+    if node.op == OP_INDEX or node.op == OP_SCATTER:    # in elements, over the array that is read or added to
+        return {"offset": node.extra.numbers[0], "strides": tuple([node.extra.numbers[j] for j in range(1, node.extra.n_numbers)])}
     if node.op == OP_SUM or node.op == OP_MEAN or node.op == OP_MAX or node.op == OP_MIN:
         shape = tape.nodes[node.a].shape
         axes = axes_of(node.b, 0 if shape == NULL else shape.ndim)

@@ -16,6 +16,7 @@ __all__ = ["Contribution", "Graph", "Step"]
 
 ROWS = {row.name: row for row in ops.OPS}
 SOURCES = ("leaf", "input", "constant")
+MOST_STEPS = 1_000_000
 
 
 class Contribution:
@@ -176,11 +177,13 @@ class Graph:
             raise ValueError(f"{_called(function)}: the result does not depend on any argument that can be differentiated"
                              if not out.is_leaf else f"{_called(function)} returns an argument as it is: there is nothing to explain")
         graph = cls(out, named)
-        graph._name_after_lines()
+        graph.name_lines()
         return graph
 
     def __init__(self, t, names):
         self._engine = engine.Graph([t])
+        if len(self._engine) > MOST_STEPS:
+            raise ValueError(f"this graph has {len(self._engine)} steps, and at most {MOST_STEPS} are read; take fewer rounds of the loop")
         self.steps, self._at = [], []
         for index in range(len(self._engine)):
             record, operands, parameters = self._engine.node(index)
@@ -192,6 +195,8 @@ class Graph:
             else:
                 step = Step(self, index, record.op, parameters, record.value, record.shape, record.dtype, record.note)
                 step.operands = operands
+                if "offset" in parameters:
+                    _read_index(step)
                 self.steps.append(step)
             self._at.append(step)
         self.output = self._at[-1]
@@ -207,23 +212,59 @@ class Graph:
         self._label()
         self._sweep()
 
-    def _label(self):
-        """A label for each step, all different."""
-        taken, count = set(), 0
+    def name(self, names):
+        """Names steps that have no name yet.
+
+        Parameters
+        ----------
+        names : iterable of (str, Tensor)
+            The first name of a Tensor counts; Tensors that are not in the graph are passed over.
+        """
+        for name, tensor in names:
+            index = self._engine.position_of(tensor)
+            if index >= 0 and self._at[index].name is None:
+                self._at[index].name = name
+        self._label()
+
+    def name_output(self, name):
+        """Names the output, if it has no name and no other step has this one."""
+        if self.output.name is None and all(step.name != name for step in self.steps):
+            self.output.name = name
+            self._label()
+
+    def name_constants(self, names):
+        """Names constants after arrays that they can be told by, because no other one has the same numbers.
+
+        Parameters
+        ----------
+        names : iterable of (str, ndarray)
+        """
+        arrays = {name: np.asarray(array) for name, array in names}
+        arrays = {name: array for name, array in arrays.items() if array.ndim and array.size}
         for step in self.steps:
+            if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim:
+                same = [name for name, array in arrays.items() if array.shape == step.shape
+                        and np.array_equal(array, step.value, equal_nan=array.dtype.kind == "f")]
+                if len(same) == 1:
+                    step.name = same[0]
+        self._label()
+
+    def _label(self):
+        """A label for each step, all different; scalar constants are their number."""
+        given = {step.name for step in self.steps}
+        taken, counts = set(), {"v": 0, "c": 0}
+        for step in self.steps:
+            if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim == 0:
+                step.label = f"{step.value:.6g}"
+                continue
             label, k = step.name, 2
             while label in taken:
                 label, k = f"{step.name}#{k}", k + 1
-            if label is None:
-                if step.operation == "constant":
-                    label = _constant(step)
-                else:
-                    count += 1
-                    while f"v{count}" in taken:
-                        count += 1
-                    label = f"v{count}"
-            if step.operation != "constant":
-                taken.add(label)
+            letter = "c" if step.operation == "constant" else "v"
+            while label is None or step.name is None and label in given:
+                counts[letter] += 1
+                label = f"{letter}{counts[letter]}"
+            taken.add(label)
             step.label = label
 
     def _sweep(self):
@@ -240,8 +281,8 @@ class Graph:
             for j, operand, value in step.pull(step.gradient):
                 operand.contributions.append(Contribution(step, j, value))
 
-    def _name_after_lines(self):
-        """Names the last step of each line that assigns one variable after it, once a name."""
+    def name_lines(self):
+        """Names the last step of each line that assigns one variable after it, where lines are known."""
         last = {}
         for step in self.steps:
             if step.place is not None and not step.is_source:
@@ -275,10 +316,39 @@ def assigned_variable(text):
     return None
 
 
-def _constant(step):
-    if step.value is None:
-        return "constant"
-    return f"{step.value:.6g}" if step.value.ndim == 0 else f"constant{list(step.shape)}"
+def _read_index(step):
+    """The index of a basic ``x[index]``, from the way that the engine goes through the memory of x; Ellipsis where it is unusual."""
+    whole, part = step.operands[0].shape, step.shape
+    if step.operation == "scatter_add":
+        whole, part = part, whole
+    first, strides = step.parameters["offset"], step.parameters["strides"]
+    step.parameters = {"index": Ellipsis}
+    if 0 in whole or 0 in part:
+        return
+    index, n, rest, own = [], 0, first, int(np.prod(whole, dtype=int))
+    for length in whole:
+        own //= length
+        start, rest = rest // own, rest % own
+        while n < len(part) and strides[n] == 0:
+            index.append(None)
+            n += 1
+        if n < len(part) and strides[n] % own == 0 and abs(strides[n]) < own * length:
+            by = strides[n] // own
+            stop = start + by * part[n]
+            if (start, stop, by) == (0, length, 1):
+                index.append(slice(None))
+            else:
+                index.append(slice(start or (None if by > 0 else 0), stop if 0 <= stop < length else None, by))
+            n += 1
+        else:
+            index.append(start)
+    while index and index[-1] == slice(None):
+        index.pop()
+    places = np.arange(int(np.prod(whole, dtype=int))).reshape(whole) if len(index) <= 8 and np.prod(whole, dtype=int) < 10_000 else None
+    meant = first + sum((np.arange(d).reshape((-1,) + (1,) * (len(part) - k - 1)) * stride
+                         for k, (d, stride) in enumerate(zip(part, strides))), np.zeros(part, int)) if places is not None else None
+    if places is None or np.array_equal(places[tuple(index)].ravel(), meant.ravel()):
+        step.parameters = {"index": index[0] if len(index) == 1 else tuple(index)}
 
 
 def _called(function):
