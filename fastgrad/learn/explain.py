@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad.learn.formulas import ROWS, STRUCTURED, derivative, escaped, expression, name_in_latex, number, number_in_latex
+from fastgrad.learn.formulas import ROWS, derivative, escaped, expression, name_in_latex, number, number_in_latex
 from fastgrad.learn.graph import Graph
 from fastgrad.learn.places import paths_of
 from fastgrad.nn import Module
@@ -21,7 +21,9 @@ from fastgrad.nn import Module
 __all__ = ["Explanation", "explain"]
 
 FORMATS = ("text", "markdown", "html", "latex")
-MOST_ROWS = 60          # steps that are shown one by one, and rows of a collapsed graph
+MOST_STEPS = 60         # that are shown one by one unless asked otherwise
+MOST_ROWS = 30          # of a collapsed graph
+MOST_HOPS = 14          # of a longest path
 MOST_ELEMENTS = 6       # of an array that is shown in full
 FAR = 1e3               # a gradient that shrinks or grows by more vanishes or explodes
 
@@ -71,12 +73,12 @@ def explain(t, *args, format="text", digits=5, depth=None, order=False, wrt=None
     f = -12, from x, y, z in 2 operations
     <BLANKLINE>
     Forward
-      value  computed as  number  line
-      x      argument         -2
-      y      argument          5
-      s      x + y             3  <doctest ...>:2  s = x + y
-      z      argument         -4
-      f      s * z           -12  <doctest ...>:3  return s * z
+      name  computed as  value  line
+      x     argument        -2
+      y     argument         5
+      s     x + y            3  <doctest ...>:2  s = x + y
+      z     argument        -4
+      f     s * z          -12  <doctest ...>:3  return s * z
     <BLANKLINE>
     Backward: incoming gradient * local derivative, from the output back
       d f/d  gradient  through  incoming  local derivative
@@ -207,6 +209,8 @@ class Explanation:
         self.graph = graph
         self._format, self._digits, self._depth, self._order, self._width = format, digits, depth, order, width
         self._modules = modules or {}
+        self._ways = {}                 # of a place, as they are asked for
+        self._incoming = "incoming" if graph.named("G") else "G"
 
     def text(self):
         """For a terminal."""
@@ -238,6 +242,7 @@ class Explanation:
     # What is said.
 
     def _parts(self):
+        self._said_incoming = False
         parts = [("title", self._headline())]
         groups = self._groups()
         parts += self._steps() if groups is None else self._collapsed(*groups)
@@ -249,7 +254,7 @@ class Explanation:
     def _headline(self):
         graph, output = self.graph, self.graph.output
         leaves = self._leaves()
-        told = ", ".join(leaf.label for leaf in leaves[:8]) + (f", ... ({len(leaves)} in all)" if len(leaves) > 8 else "")
+        told = ", ".join(leaf.label for leaf in leaves[:5]) + (f", ... {len(leaves) - 5} more" if len(leaves) > 5 else "")
         count = sum(not step.is_source for step in graph.steps)
         return (f"{output.label} = {self._value(output.value, output)}, from {told or 'no argument'} in {count} "
                 f"operation{'s' if count != 1 else ''}")
@@ -277,6 +282,12 @@ class Explanation:
             return f"{kind}, {np.count_nonzero(value)} true"
         return f"{kind} {self._norm_and_range(value)}" if value.dtype.kind == "f" else f"{kind}, {value.min()} to {value.max()}"
 
+    def _size(self, step):
+        """A value in a few words: a number, or the norm of an array."""
+        if step.value is None or step.value.ndim == 0 or step.value.size == 0:
+            return self._value(step.value, step)
+        return f"{_kind(step.shape, step.dtype)} norm {self._number(norm_of(step.value))}"
+
     def _listed(self, value):
         if value.ndim == 0:
             return self._number(value[()])
@@ -284,12 +295,14 @@ class Explanation:
 
     def _norm_and_range(self, value):
         finite = value[np.isfinite(value)]
+        if finite.size == value.size > 1 and finite.min() == finite.max():
+            return f"norm {self._number(norm_of(finite))}, {self._number(finite.flat[0])} everywhere"
         odd = [f"{count} {name}" for name, count in (("NaN", np.count_nonzero(np.isnan(value))), ("inf", np.count_nonzero(np.isinf(value))))
                if count]
         told = [f"norm {self._number(norm_of(finite))}, {self._number(finite.min())} to {self._number(finite.max())}"] if finite.size else []
         return "; ".join(told + [" and ".join(odd)] if odd else told)
 
-    def _gradient(self, value, room=40):
+    def _gradient(self, value, room=46):
         """A gradient: as a value, but its kind is that of the value."""
         if value is None:
             return "none"
@@ -310,7 +323,7 @@ class Explanation:
 
     def _local(self, step, j):
         """A local derivative: formula, number, and how it is applied."""
-        text, words = derivative(step, j)
+        text, words = self._derivative(step, j)
         local = step.local(j)
         if local is not None and _is_a_name_for_itself(text):
             local = None
@@ -327,12 +340,21 @@ class Explanation:
             text += f" = {self._number(local[()])}"
         return f"{text}, {words}" if words else text
 
+    def _derivative(self, step, j):
+        if "\0" in derivative(step, j, incoming="\0")[0]:
+            self._said_incoming = True
+        return derivative(step, j, incoming=self._incoming)
+
     def _line(self, step, before=None):
         """The line of a step; its text where the step before was recorded by another one."""
         if step.place is None:
             return ""
         text = step.place.text
-        if before is not None and before.place is not None and before.place[:2] == step.place[:2]:
+        modules = step.place.modules
+        if modules:
+            self._module_name(modules[-1], modules[0])
+            text = f"in {self._modules[id(modules[-1])]}" + (f":  {text}" if _is_the_users(modules[-1]) else "")
+        if before is not None and before.place == step.place:
             text = ""
         return f"{step.place}  {text}".rstrip()
 
@@ -347,7 +369,7 @@ class Explanation:
             if not step.is_source:
                 before = step
         parts = [("heading", "Forward"),
-                 ("table", ["value", "computed as", "number"] + (["line"] if lines else []), rows)]
+                 ("table", ["name", "computed as", "value"] + (["line"] if lines else []), rows)]
         rows = []
         for step in reversed(graph.steps):
             if step.needs_gradient:
@@ -368,13 +390,13 @@ class Explanation:
         if len(given) == 1:
             return [[step.label, gradient] + rows[0]]
         return [[step.label, gradient, "", "", f"the sum of {len(given)}:"]] + [
-            ["", "+ " + self._gradient(c.value, 38)] + row for c, row in zip(given, rows)]
+            ["", "+ " + self._gradient(c.value, 44)] + row for c, row in zip(given, rows)]
 
     # The longest path.
 
     def _path(self):
         hops = longest_path(self.graph)
-        if not hops:
+        if not hops or not self.graph.seed.size:
             return []
         first, last = hops[0].step, hops[-1].operand
         total = hops[-1].running
@@ -385,15 +407,20 @@ class Explanation:
         verdict = self._verdict(hops)
         if verdict is None:
             return [("text", f"Longest path: {way}: {product} is {self._number(total)}.")]
+        if len(hops) == 1 or verdict.startswith("Along"):
+            return [("text", f"Longest path: {way}. {verdict}")]
         chosen = _telling(hops)
-        rows = []
+        rows, before = [], -1
         for index, hop in enumerate(hops):
             if index in chosen:
-                text, words = derivative(hop.step, hop.position)
+                left_out = hops[before + 1:index]
+                before = index
+                if left_out:
+                    rows.append([f"... {len(left_out)} more", "", self._number(math.prod(h.factor for h in left_out)),
+                                 self._number(left_out[-1].running), ""])
+                text, words = self._derivative(hop.step, hop.position)
                 rows.append([f"{hop.step.label} -> {hop.operand.label}", f"{text}, {words}" if words else text, self._number(hop.factor),
                              self._number(hop.running), str(hop.step.place or "")])
-            elif index - 1 in chosen or index == 0:
-                rows.append(["...", "", "", "", ""])
         if not any(row[-1] for row in rows):
             rows = [row[:-1] for row in rows]
         columns = ["from -> to", "local derivative", "factor", "running product", "line"][:len(rows[0])]
@@ -438,7 +465,7 @@ class Explanation:
     def _reasons(self):
         rows = []
         for k, step in enumerate((s for s in reversed(self.graph.steps) if s.needs_gradient), 1):
-            if k > 4 * MOST_ROWS:
+            if k > 2 * MOST_STEPS:
                 rows.append(["", "...", f"{sum(s.needs_gradient for s in self.graph.steps) - k + 1} more"])
                 break
             done = []
@@ -456,7 +483,7 @@ class Explanation:
         return [("heading", "Order"),
                 ("text", "A value is recorded after what it was computed from. Backwards, then, every value comes after all of its consumers: "
                          "when it is visited its gradient is complete, and no sorting is needed."),
-                ("table", ["visit", "value", "because"], rows)]
+                ("table", ["visit", "name", "because"], rows)]
 
     # What needs a word.
 
@@ -466,9 +493,8 @@ class Explanation:
         if any(operand is None for step in computed for operand in step.operands) or any(step.value is None for step in computed):
             notes.append("Numbers that no derivative reads were not kept (\"constant\", \"not kept\"); fg.explain(f, *args) and "
                          "fg.Tape(lines=True) keep them.")
-        if any("G" in (derivative(c.consumer, c.position)[0]) for step in graph.steps[:2000] for c in step.contributions
-               if c.consumer.operation in STRUCTURED):
-            notes.append("G is the gradient that comes in.")
+        if self._said_incoming:
+            notes.append(f"{self._incoming} is the gradient that comes in.")
         if graph.output.shape:
             notes.append(f"{graph.output.label} is an array: its gradient begins as ones, so all gradients are of the sum of its elements.")
         if len(graph.steps) <= 2000 and any(self._is_held_back(c) for step in graph.steps for c in step.contributions):
@@ -485,48 +511,51 @@ class Explanation:
         """(groups of steps, depth) where the graph is to be collapsed, else None."""
         steps = [step for step in self.graph.steps if not step.is_source]
         rows = sum(step.operation != "constant" or bool(step.shape) for step in self.graph.steps)
-        if self._depth is None and rows <= MOST_ROWS:
+        if self._depth is None and rows <= MOST_STEPS:
             return None
         if self._depth == 0:
             return [("everything", steps)], 0
         paths = [self._way(step) for step in steps]
-        deepest = max(map(len, paths))
+        deepest = max(map(len, paths), default=0)
         if self._depth is not None:
-            if self._depth > deepest and (deepest or rows <= MOST_ROWS):
+            if self._depth > deepest and (deepest or rows <= MOST_STEPS):
                 return None
             depths = [min(self._depth, deepest)]
         else:
-            depths = range(deepest, 0, -1)
+            depths = list(range(deepest, 0, -1))
+        if not deepest:
+            depths = []
         for depth in depths:
             for merge in (False, True):
                 groups = _grouped(steps, paths, depth, merge)
-                if len(groups) <= MOST_ROWS:
+                if len(groups) <= (MOST_ROWS if self._depth is None else 4 * MOST_ROWS):
                     return groups, depth
         size = -(-len(steps) // 30)
         chunks = [steps[k:k + size] for k in range(0, len(steps), size)]
-        return [(f"{part[0].label} to {part[-1].label}", part) for part in chunks], 1
+        return [(f"{part[0].label} to {part[-1].label}", part) for part in chunks], None
 
     def _way(self, step):
         """The modules and the line that a step belongs to, the outermost first: each (identity, name)."""
-        if step.place is None:
+        place = step.place
+        if place is None:
             return ()
-        way = []
-        for module in step.place.modules:
-            kind = type(module).__name__
-            if not way:
-                names = {id(m): name for name, m in module.named_modules()} if id(module) not in self._modules else {}
-                root = self._modules.setdefault(id(module), kind)
-                for key, name in names.items():
-                    self._modules.setdefault(key, f"{root}.{name}" if name else root)
-                if not names:
-                    for name, m in module.named_modules():
-                        self._modules.setdefault(id(m), f"{root}.{name}" if name else root)
-            name = self._modules.get(id(module), kind)
-            way.append((id(module), name if kind in name else f"{name} ({kind})"))
-        if not way or step.place.file not in ("", None):
-            text = step.place.text
-            way.append((step.place[:2], f"{step.place}  {text}".rstrip()))
-        return tuple(way)
+        known = self._ways.get(place)
+        if known is None:
+            way = [(id(module), self._module_name(module, place.modules[0])) for module in place.modules]
+            if not way or _is_the_users(place.modules[-1]):
+                of = f"{self._modules[id(place.modules[-1])]}, " if way else ""
+                way.append((place[:2], f"{of}{place}  {place.text}".rstrip()))
+            known = self._ways[place] = tuple(way)
+        return known
+
+    def _module_name(self, module, root):
+        """``model.0 (Linear)``: the variable of the outermost module, the way to this one, and its class."""
+        if id(root) not in self._modules or id(module) not in self._modules:
+            base = self._modules.setdefault(id(root), type(root).__name__)
+            for name, part in root.named_modules():
+                self._modules.setdefault(id(part), f"{base}.{name}" if name else base)
+        name, kind = self._modules.get(id(module), type(module).__name__), type(module).__name__
+        return name if name == kind else f"{name} ({kind})"
 
     def _collapsed(self, groups, depth):
         graph = self.graph
@@ -538,32 +567,32 @@ class Explanation:
         rows = []
         for name, steps in groups:
             inside = {step.index for step in steps}
-            inputs, outputs = [], []
+            inputs, outputs = {}, []
             for step in steps:
                 for operand in step.operands:
-                    if operand is not None and operand.index not in inside and operand not in inputs and operand.needs_gradient \
-                            and len(inputs) < 1000:
-                        inputs.append(operand)
+                    if operand is not None and operand.index not in inside and operand.needs_gradient:
+                        inputs[operand.index] = operand
                 if step is graph.output or any(c.index not in inside for c in consumers.get(step.index, ())):
                     outputs.append(step)
             incoming = math.hypot(*(norm_of(step.gradient) for step in outputs if step.gradient is not None))
             outgoing = []
-            for step in inputs:
+            for step in inputs.values():
                 sent = [c.value for c in step.contributions if c.consumer.index in inside]
                 if sent:
                     outgoing.append(norm_of(sum(sent[1:], sent[0])))
             leaving = math.hypot(*outgoing)
-            rows.append([_cut(name, 46), str(len(steps)), _few(inputs), _few(outputs), self._value(outputs[-1].value, outputs[-1]) if outputs
-                         else "", self._number(incoming), self._number(leaving)])
+            rows.append([_cut(name, 52), str(len(steps)), _few(sorted(inputs.values(), key=lambda step: step.is_source)), _few(outputs),
+                         self._size(outputs[-1]) if outputs else "", self._number(incoming), self._number(leaving)])
         count = sum(not step.is_source for step in graph.steps)
-        how = "asked for" if self._depth is not None else f"{count} operations are more than {MOST_ROWS} rows"
-        parts = [("heading", f"Forward and backward, collapsed ({how}; depth={depth})"),
-                 ("table", ["part", "steps", "from", "to", "value", "norm of gradient in", "out"], rows)]
+        how = f"{count} operation{'s' if count != 1 else ''}" + (f", depth={depth}" if depth is not None else f" in {len(groups)} parts, as they were recorded")
+        parts = [("heading", f"Forward and backward, collapsed: {how}"),
+                 ("table", ["part", "steps", "from", "to", "value", "gradient in", "gradient out"], rows)]
+        parts.append(("text", "Gradient in and out: the norms of what comes to the values under \"to\", and of what goes to those under \"from\"."))
         leaves = self._leaves()
         rows = [[leaf.label, self._value(leaf.value, leaf), self._gradient(leaf.gradient)] for leaf in leaves[:MOST_ROWS]]
         if len(leaves) > MOST_ROWS:
             rows.append([f"... {len(leaves) - MOST_ROWS} more", "", ""])
-        return parts + [("heading", "Arguments"), ("table", ["value", "number", f"gradient of {graph.output.label}"], rows)]
+        return parts + [("heading", "Arguments"), ("table", ["name", "value", f"gradient of {graph.output.label}"], rows)]
 
 
 # -------------------------------------------------------------------------------------------------------------- numbers
@@ -578,6 +607,11 @@ def norm_of(value):
     if not np.isfinite(largest) or not largest:
         return float(largest)
     return float(largest * math.sqrt(float(np.sum(np.square(value / largest)))))
+
+
+def _is_the_users(module):
+    """Whether the lines that run in a module are the user's, not fastgrad's."""
+    return not type(module).__module__.startswith("fastgrad.")
 
 
 def _kind(shape, dtype):
@@ -595,11 +629,25 @@ def _is_a_name_for_itself(text):
 
 def _few(steps):
     names = [step.label for step in steps]
-    return ", ".join(names[:3]) + (f", ... {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(names[:2]) + (f", ... {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _cut(text, width):
     return text if len(text) <= width else text[:max(width - 3, 1)].rstrip() + "..."
+
+
+def _grouped(steps, ways, depth, merge):
+    """Groups of steps that have the first ``depth`` levels of their way in common: runs of them, or all together."""
+    groups, last = {}, None
+    runs = 0
+    for step, way in zip(steps, ways):
+        key = tuple(part[0] for part in way[:depth])
+        if key != last:
+            runs += 1
+            last = key
+        name = way[min(depth, len(way)) - 1][1] if way else "recorded without lines"
+        groups.setdefault(key if merge else (runs, key), (name, []))[1].append(step)
+    return list(groups.values())
 
 
 class Hop:
@@ -652,7 +700,7 @@ def longest_path(graph):
     return hops
 
 
-def _telling(hops, most=16):
+def _telling(hops, most=MOST_HOPS):
     """Which hops of a long path are shown: the ends, and those that change most."""
     if len(hops) <= most:
         return set(range(len(hops)))
@@ -666,18 +714,17 @@ def _telling(hops, most=16):
 
 
 def _as_text(parts, width):
-    lines = []
+    lines, before = [], None
     for part in parts:
         kind = part[0]
         if kind == "table":
             lines += _text_table(part[1], part[2], width)
+            before = kind
             continue
-        if lines:
+        if lines and not (kind == "text" and before == "heading"):
             lines.append("")
-        if kind == "text":
-            lines += _wrapped(part[1], width)
-        else:
-            lines += [part[1]]
+        before = kind
+        lines += _wrapped(part[1], width)
     return "\n".join(lines)
 
 
@@ -702,7 +749,7 @@ def _text_table(columns, rows, width):
         cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)]
         if columns[-1] == "line":
             taken = 2 + sum(widths[:-1]) + 2 * (len(columns) - 1)
-            cells[-1] = _cut(row[-1], max(width - taken, 24))
+            cells[-1] = _cut(row[-1], max(width - taken, 32))
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
 
@@ -757,7 +804,7 @@ def _as_latex(told):
                 blocks.append(_aligned(_latex_forward(told)))
             elif shown and part[1].startswith("Backward"):
                 blocks.append(_aligned(_latex_backward(told)))
-        elif shown and part[1][1] in ("computed as", "gradient"):
+        elif shown and part[1][1] in ("computed as", "gradient"):     # the equations say it
             continue
         else:
             rows = [part[1]] + part[2]

@@ -99,7 +99,7 @@ class _Reader(ast.NodeTransformer):
             return yes if _is_nan(no) else ast.IfExp(condition, yes, no)
         if name == "power":
             return ast.BinOp(given[0], ast.Pow(), given[1])
-        return ast.Call(ast.Name(FUNCTIONS.get(name, name)), given, [])
+        return ast.Call(ast.Name(FUNCTIONS.get(name, name)), given, node.keywords)
 
     def visit_BinOp(self, node):
         if isinstance(node.op, (ast.BitAnd, ast.BitOr)):
@@ -150,6 +150,8 @@ def _as_node(value):
     if math.isnan(value) or math.isinf(value):
         name = ast.Name("nan" if math.isnan(value) else "inf")
         return ast.UnaryOp(ast.USub(), name) if value < 0 else name
+    if value == 0 and math.copysign(1, value) < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(0.0))
     value = int(value) if value == int(value) and abs(value) < 1e6 else float(f"{value:.6g}")
     return ast.UnaryOp(ast.USub(), ast.Constant(-value)) if value < 0 else ast.Constant(value)
 
@@ -250,7 +252,7 @@ def _share(step):
     """How many elements a mean is of."""
     operand = step.operands[0]
     count = (operand.value.size if operand.value is not None else math.prod(operand.shape)) // max(math.prod(step.shape), 1)
-    return f"1/{count}"
+    return f"1 / {count}" if count > 1 else "1"
 
 
 def _matmul(step, j):
@@ -314,7 +316,7 @@ STRUCTURED = {
                   (f"transpose(G, {tuple(int(k) for k in np.argsort(s.parameters['axes']))})", "")),
     "broadcast_to": (lambda s: f"broadcast_to(x, {tuple(s.shape)})", _broadcast),
     "getitem": (lambda s: f"x[{_index_text(s.parameters.get('index', Ellipsis))}]",
-                lambda s, j: ("G", f"at [{_index_text(s.parameters.get('index', Ellipsis))}], 0 elsewhere")),
+                lambda s, j: ("G", f"put at [{_index_text(s.parameters.get('index', Ellipsis))}], 0 elsewhere")),
     "matmul": (lambda s: "x @ y", _matmul),
     "logsumexp": (lambda s: "logsumexp(x)", lambda s, j: ("softmax(x)", _rows(s))),
     "softmax": (lambda s: "softmax(x)", lambda s, j: ("out * (G - sum(out * G))", _rows(s))),
@@ -328,6 +330,8 @@ STRUCTURED = {
                 lambda s, j: (("G", f"with 0 at [{_index_text(s.parameters.get('index', Ellipsis))}]"),
                               (f"G[{_index_text(s.parameters.get('index', Ellipsis))}]", ""))[j]),
 }
+
+STRUCTURED["scatter"] = STRUCTURED["scatter_add"]       # of a basic index
 
 
 def _reverses(step):

@@ -16,7 +16,7 @@ __all__ = ["Contribution", "Graph", "Step"]
 
 ROWS = {row.name: row for row in ops.OPS}
 SOURCES = ("leaf", "input", "constant")
-MOST_STEPS = 1_000_000
+MOST_STEPS = 500_000
 
 
 class Contribution:
@@ -67,6 +67,9 @@ class Step:
         The line of code that recorded it.
     """
 
+    __slots__ = ("_graph", "index", "operation", "operands", "parameters", "value", "shape", "dtype", "gradient", "contributions",
+                 "name", "label", "place")
+
     def __init__(self, graph, index, operation, parameters, value, shape, dtype, note):
         self._graph = graph
         self.index, self.operation, self.parameters = index, operation, parameters
@@ -85,6 +88,7 @@ class Step:
 
     @property
     def needs_gradient(self):
+        """Whether it is no constant."""
         return self.operation != "constant"
 
     def local(self, j):
@@ -175,7 +179,7 @@ class Graph:
                             "depends on the arguments")
         if not out.requires_grad or out.is_leaf:
             raise ValueError(f"{_called(function)}: the result does not depend on any argument that can be differentiated"
-                             if not out.is_leaf else f"{_called(function)} returns an argument as it is: there is nothing to explain")
+                             if not out.requires_grad else f"{_called(function)} returns an argument as it is: there is nothing to explain")
         graph = cls(out, named)
         graph.name_lines()
         return graph
@@ -220,11 +224,14 @@ class Graph:
         names : iterable of (str, Tensor)
             The first name of a Tensor counts; Tensors that are not in the graph are passed over.
         """
+        changed = False
         for name, tensor in names:
             index = self._engine.position_of(tensor)
             if index >= 0 and self._at[index].name is None:
                 self._at[index].name = name
-        self._label()
+                changed = True
+        if changed:
+            self._label()
 
     def name_output(self, name):
         """Names the output, if it has no name and no other step has this one."""
@@ -241,13 +248,16 @@ class Graph:
         """
         arrays = {name: np.asarray(array) for name, array in names}
         arrays = {name: array for name, array in arrays.items() if array.ndim and array.size}
+        changed = False
         for step in self.steps:
             if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim:
                 same = [name for name, array in arrays.items() if array.shape == step.shape
                         and np.array_equal(array, step.value, equal_nan=array.dtype.kind == "f")]
                 if len(same) == 1:
                     step.name = same[0]
-        self._label()
+                    changed = True
+        if changed:
+            self._label()
 
     def _label(self):
         """A label for each step, all different; scalar constants are their number."""
@@ -283,7 +293,7 @@ class Graph:
 
     def name_lines(self):
         """Names the last step of each line that assigns one variable after it, where lines are known."""
-        last = {}
+        last, changed = {}, False
         for step in self.steps:
             if step.place is not None and not step.is_source:
                 last[step.place.file, step.place.line] = step
@@ -291,7 +301,9 @@ class Graph:
             target = assigned_variable(step.place.text)
             if step.name is None and target is not None:
                 step.name = target
-        self._label()
+                changed = True
+        if changed:
+            self._label()
 
     def named(self, name):
         """The steps of a name, in the order of recording."""
@@ -319,7 +331,7 @@ def assigned_variable(text):
 def _read_index(step):
     """The index of a basic ``x[index]``, from the way that the engine goes through the memory of x; Ellipsis where it is unusual."""
     whole, part = step.operands[0].shape, step.shape
-    if step.operation == "scatter_add":
+    if step.operation == "scatter":
         whole, part = part, whole
     first, strides = step.parameters["offset"], step.parameters["strides"]
     step.parameters = {"index": Ellipsis}
@@ -392,7 +404,7 @@ def _as_leaves(function, args, keywords, wrt):
 def _argument_names(function, args, keywords):
     """A name for each argument of a call: the function's own where it has them."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):
         parameters = ()
     found = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:len(args)]
