@@ -7,7 +7,6 @@ formula is, ``formulas`` knows; what was computed, ``graph``.
 import html
 import inspect
 import math
-import os
 import sys
 
 import numpy as np
@@ -100,14 +99,15 @@ def explain(t, *args, format="text", digits=5, depth=None, order=False, wrt=None
     if isinstance(t, engine.Tensor) or not callable(t):
         if args or wrt is not None:
             raise TypeError("fg.explain: arguments and wrt= belong to a function; a Tensor is explained as it was recorded")
-        graph, title = Graph.of(t), None
+        graph, title, recorded = Graph.of(t), None, True
     else:
-        graph, title = Graph.run(t, *args, wrt=wrt), _title(t)
+        graph, title, recorded = Graph.run(t, *args, wrt=wrt), _title(t), False
         graph.name_constants(_arrays(t, args))
     found = list(_variables(around, t))
     graph.name((name, value) for name, value in found if isinstance(value, engine.Tensor))
     graph.name_constants((name, value) for name, value in found if isinstance(value, np.ndarray) and value.size > 1)
-    graph.name_lines()
+    if recorded:
+        graph.name_lines()
     graph.name_output(title or "out")
     modules = {}
     for name, value in found:
@@ -117,6 +117,7 @@ def explain(t, *args, format="text", digits=5, depth=None, order=False, wrt=None
 
 
 def _title(function):
+    function = getattr(function, "func", function)      # of functools.partial
     name = getattr(function, "__name__", None) or ("" if isinstance(function, Module) else type(function).__name__)
     return name if name.isidentifier() else None
 
@@ -211,18 +212,19 @@ class Explanation:
         self._modules = modules or {}
         self._ways = {}                 # of a place, as they are asked for
         self._incoming = "incoming" if graph.named("G") else "G"
+        self._said = self._parts()      # now: a sweep takes the numbers away
 
     def text(self):
         """For a terminal."""
-        return _as_text(self._parts(), self._width)
+        return _as_text(self._said, self._width)
 
     def markdown(self):
         """Headings and tables in Markdown."""
-        return _as_markdown(self._parts())
+        return _as_markdown(self._said)
 
     def html(self):
         """Headings and tables in HTML."""
-        return _as_html(self._parts())
+        return _as_html(self._said)
 
     def latex(self):
         """Equations for a LaTeX document that uses amsmath."""
@@ -793,7 +795,7 @@ def _as_html(parts):
 
 def _as_latex(told):
     """Forward and backward as equations; what has no equations, and large graphs, as tables."""
-    blocks, parts = [], told._parts()
+    blocks, parts = [], told._said
     shown = told._groups() is None
     for part in parts:
         if part[0] in ("title", "text"):

@@ -25,7 +25,7 @@ ROWS = {row.name: row for row in ops.OPS}
 SIGNED = {
     "negative": "-x", "positive": "+x", "reciprocal": "1 / x", "square": "x**2", "add": "x + y", "subtract": "x - y",
     "multiply": "x * y", "divide": "x / y", "power": "x**y", "mod": "x % y", "floor_divide": "x // y", "greater": "x > y",
-    "greater_equal": "x >= y", "less": "x < y", "less_equal": "x <= y", "equal": "x == y", "not_equal": "x != y",
+    "guarded_multiply": "x * y", "greater_equal": "x >= y", "less": "x < y", "less_equal": "x <= y", "equal": "x == y", "not_equal": "x != y",
 }
 # Partials whose text in the table is for machines, as a book has them.
 AS_A_BOOK = {
@@ -262,12 +262,15 @@ def _matmul(step, j):
     if a == 1 and b == 1:
         return ("G * y", "G * x")[j], ""
     if a == 1:
-        return ("y @ G" if b == 2 else "G @ y.T", "outer(x, G)")[j], ""
-    if b == 1:
-        return ("outer(G, y)", "x.T @ G")[j], ""
-    text = ("G @ y.T", "x.T @ G")[j]
-    operand = step.operands[j]
-    return text, "summed over the batch" if operand is not None and len(operand.shape) < len(step.shape) else ""
+        text = ("y @ G", "outer(x, G)")[j]
+    elif b == 1:
+        text = ("outer(G, y)", "x.T @ G")[j]
+    else:
+        text = ("G @ y.T", "x.T @ G")[j]
+    if max(a, b) <= 2:
+        return text, ""
+    shape, batch = step.operands[j].shape, step.shape[:len(step.shape) - (a > 1) - (b > 1)]
+    return text, "matrix by matrix" + (", summed over the batch" if tuple(shape[:-2]) != tuple(batch) else "")
 
 
 def _concatenated(step, j):

@@ -9,7 +9,7 @@ import inspect
 import numpy as np
 
 from fastgrad._core import engine, ops
-from fastgrad.learn.places import paths_of
+from fastgrad.learn.places import here, paths_of
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["Contribution", "Graph", "Step"]
@@ -171,6 +171,7 @@ class Graph:
         Graph
         """
         given, named = _as_leaves(function, args, keywords, wrt)
+        started = here()
         with engine.Watch():
             out = function(*given[0], **given[1])
         if not isinstance(out, engine.Tensor):
@@ -181,7 +182,7 @@ class Graph:
             raise ValueError(f"{_called(function)}: the result does not depend on any argument that can be differentiated"
                              if not out.requires_grad else f"{_called(function)} returns an argument as it is: there is nothing to explain")
         graph = cls(out, named)
-        graph.name_lines()
+        graph.name_lines(started)
         return graph
 
     def __init__(self, t, names):
@@ -237,7 +238,7 @@ class Graph:
         """Names the output, if it has no name and no other step has this one."""
         if self.output.name is None and all(step.name != name for step in self.steps):
             self.output.name = name
-            self._label()
+        self._label()
 
     def name_constants(self, names):
         """Names constants after arrays that they can be told by, because no other one has the same numbers.
@@ -247,7 +248,8 @@ class Graph:
         names : iterable of (str, ndarray)
         """
         arrays = {name: np.asarray(array) for name, array in names}
-        arrays = {name: array for name, array in arrays.items() if array.ndim and array.size}
+        taken = {step.name for step in self.steps}
+        arrays = {name: array for name, array in arrays.items() if array.ndim and array.size and name not in taken}
         changed = False
         for step in self.steps:
             if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim:
@@ -291,11 +293,18 @@ class Graph:
             for j, operand, value in step.pull(step.gradient):
                 operand.contributions.append(Contribution(step, j, value))
 
-    def name_lines(self):
-        """Names the last step of each line that assigns one variable after it, where lines are known."""
+    def name_lines(self, started=None):
+        """Names the last step of each line that assigns one variable after it, where lines are known.
+
+        Parameters
+        ----------
+        started : Place, optional
+            The line that called the function: what it assigns is not a value of the function.
+        """
         last, changed = {}, False
         for step in self.steps:
-            if step.place is not None and not step.is_source:
+            if step.place is not None and not step.is_source and step.place.function != "<lambda>" \
+                    and (started is None or step.place[:3] != started[:3]):
                 last[step.place.file, step.place.line] = step
         for step in last.values():
             target = assigned_variable(step.place.text)
