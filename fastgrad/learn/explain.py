@@ -851,8 +851,8 @@ def _latex_backward(told):
         for c in step.contributions:
             text, words = derivative(c.consumer, c.position, True, incoming=slope(c.consumer))
             if slope(c.consumer) not in text:
-                plain = derivative(c.consumer, c.position)[0]
-                text = rf"{slope(c.consumer)} \cdot " + (text if _is_atomic(plain) else rf"\left({text}\right)")
+                text, words = derivative(c.consumer, c.position, True, factor=True)
+                text = rf"{slope(c.consumer)} \cdot {text}"
             terms.append(text + (rf"\ \text{{({escaped(words)})}}" if words else ""))
             value = told._gradient(c.value)
             numbers.append(number_in_latex(value) if _is_a_name_for_itself(value) else "")
@@ -861,7 +861,3 @@ def _latex_backward(told):
             line += " = " + " + ".join(n if not n.startswith("-") else rf"\left({n}\right)" for n in numbers)
         lines.append(f"{line} = {_latex_value(told, step.gradient)}")
     return lines
-
-
-def _is_atomic(text):
-    return not any(sign in text for sign in " +-") or _is_a_name_for_itself(text) and not text.startswith("-")

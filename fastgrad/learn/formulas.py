@@ -58,26 +58,30 @@ COMPARED = {ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b, ast.Lt: la
 
 
 def number(value, digits=5):
-    """A number as a reader wants it: rounded to so many digits, ``3``, ``-0.25``, ``1.2e-5``, ``nan``.
+    """A number as a reader wants it: ``3``, ``-0.25``, ``1.2e-5``, ``nan``; one that was rounded has all of its digits: ``1.0000``.
 
     Examples
     --------
     >>> from fastgrad.learn.formulas import number
-    >>> number(2 / 3), number(-12.0), number(1.2e-5), number(123456.0), number(True)
-    ('0.66667', '-12', '1.2e-5', '123456', 'True')
+    >>> number(2 / 3), number(-12.0), number(1.2e-5), number(0.9999999), number(True)
+    ('0.66667', '-12', '1.2e-5', '1.0000', 'True')
     """
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value))
     if isinstance(value, (int, np.integer)):
         return str(int(value))
+    noise = 1e-6 if getattr(value, "dtype", None) == np.float32 else 1e-13
     value = float(value)
     if value == 0:
         return "0"
     if math.isfinite(value) and value == int(value) and abs(value) < 10 ** max(digits, 6):
         return str(int(value))
-    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
-    if exponent and "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
+    mantissa, _, exponent = f"{value:#.{digits}g}".partition("e")
+    if not math.isfinite(value):
+        return f"{value}"
+    if abs(float(f"{value:.{digits}g}") - value) <= noise * abs(value) and "." in mantissa:
+        mantissa = mantissa.rstrip("0")
+    mantissa = mantissa.rstrip(".")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
@@ -441,7 +445,7 @@ def formula(step, j, latex=False):
     return rf"{told}\ \text{{{escaped(words)}}}" if latex else f"{told}, {words}"
 
 
-def derivative(step, j, latex=False, incoming=None):
+def derivative(step, j, latex=False, incoming=None, factor=False):
     """The parts of ``formula``: the formula itself, and the words after it.
 
     Parameters
@@ -449,7 +453,9 @@ def derivative(step, j, latex=False, incoming=None):
     step, j, latex
         As for ``formula``.
     incoming : str, optional
-        What stands for ``G``, in LaTeX.
+        What stands for ``G``.
+    factor : bool
+        Whether the formula is to be a factor of a product, in parentheses if it needs them, in LaTeX.
 
     Returns
     -------
@@ -467,14 +473,14 @@ def derivative(step, j, latex=False, incoming=None):
         text, words = STRUCTURED[step.operation][1](step, j)
     else:
         return f"by the rule of {step.operation}" if not latex else rf"\text{{by the rule of {escaped(step.operation)}}}", ""
-    return _print(text, step, True, latex, incoming), words
+    return _print(text, step, True, latex, incoming, 2 if factor else 0), words
 
 
-def _print(text, step, partial, latex, incoming=None):
+def _print(text, step, partial, latex, incoming=None, least=0):
     tree = _built(text, step, partial)
     if incoming is not None:
         tree = _Names({"G": ast.Name(incoming)}).visit(tree)
-    return in_latex(tree) if latex else re.sub(r" \*\* ", "**", ast.unparse(tree))
+    return in_latex(tree, least) if latex else re.sub(r" \*\* ", "**", ast.unparse(tree))
 
 
 # ----------------------------------------------------------------------------------------------------------------- LaTeX
