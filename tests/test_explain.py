@@ -800,3 +800,32 @@ def test_bad_input_gets_one_line_and_exit_code_2(arguments, words):
     code, out, error = command(*arguments)
     assert code == 2 and not out
     assert len(error.splitlines()) == 1 and words in error
+
+
+def test_commands_are_dispatched(monkeypatch):
+    import types
+
+    from fastgrad.__main__ import main as run
+    seen = []
+    monkeypatch.setitem(sys.modules, "fastgrad.learn.check_command", types.SimpleNamespace(main=lambda argv: seen.append(argv) or 7))
+    assert run(["check", "x*x", "2*x"]) == 7 and seen == [["x*x", "2*x"]]
+    monkeypatch.setattr("fastgrad.learn.explain_command.main", lambda argv: seen.append(argv) or 3)
+    assert run(["explain", "x"]) == 3 and seen[-1] == ["x"]
+    monkeypatch.setattr("fastgrad.demo.main", lambda argv: seen.append(argv) or 5)
+    assert run(["--seconds", "1"]) == 5 and seen[-1] == ["--seconds", "1"]
+
+
+def test_parameters_in_lists_and_dicts_are_named_after_them():
+    parameters = {"w": fg.tensor(2.0, requires_grad=True), "b": [fg.tensor(1.0, requires_grad=True)]}
+
+    def f(x):
+        return parameters["w"] * x + parameters["b"][0]
+
+    told = str(fg.explain(f, 3.0))
+    assert "parameters['w'] * x" in told and "parameters['b'][0]" in told
+
+
+def test_equal_arrays_do_not_lend_their_names():
+    a = b = np.array([1.0, 2.0])
+    told = str(fg.explain(lambda x, p, q: np.sum(x * p * q), np.ones(2), a.copy(), b.copy(), wrt="x"))
+    assert "c1" in told and "c2" in told

@@ -16,6 +16,7 @@ from fastgrad.learn.formulas import ROWS, derivative, escaped, expression, name_
 from fastgrad.learn.graph import Graph
 from fastgrad.learn.places import paths_of
 from fastgrad.nn import Module
+from fastgrad.tree import tree_flatten
 
 __all__ = ["Explanation", "explain"]
 
@@ -140,7 +141,7 @@ def _is_numeric(value):
 
 def _variables(frame, function):
     """(name, value) of the Tensors, arrays and Modules that variables hold where fg.explain is called, and in the function."""
-    spaces = [frame.f_locals, {name: value for name, value in frame.f_globals.items() if not name.startswith("_")}]
+    spaces = [frame.f_locals, frame.f_globals]
     code = getattr(function, "__code__", None)
     if code is not None:
         cells = getattr(function, "__closure__", None) or ()
@@ -151,14 +152,16 @@ def _variables(frame, function):
     if owner is not None and not inspect.ismodule(owner):
         spaces.insert(0, vars(owner) if hasattr(owner, "__dict__") else {})
     for space in spaces:
-        for name, value in list(space.items()):
+        held = [(name, value) for name, value in space.items() if not name.startswith("_")]
+        for name, value in held:
             if isinstance(value, (engine.Tensor, np.ndarray)):
                 yield name, value
             elif isinstance(value, Module):
                 yield name, value
                 for path, parameter in value.named_parameters():
                     yield f"{name}.{path}", parameter
-            elif type(value) in (dict, list, tuple) and 0 < len(value) <= 100 and not name.startswith("_"):
+        for name, value in held:
+            if type(value) in (dict, list, tuple) and 0 < len(value) <= 100 and name not in ("In", "Out"):      # a notebook's
                 for path, part in zip(*_parts(name, value)):
                     if isinstance(part, engine.Tensor):
                         yield path, part
@@ -178,8 +181,6 @@ def _is_filled(cell):
 
 def _parts(name, tree):
     """Names and leaves of a small tree; nothing where it is no tree of Tensors."""
-    from fastgrad.tree import tree_flatten
-
     try:
         leaves = tree_flatten(tree)[0]
         names = paths_of(tree, name)
@@ -212,7 +213,8 @@ class Explanation:
         self._modules = modules or {}
         self._ways = {}                 # of a place, as they are asked for
         self._incoming = "incoming" if graph.named("G") else "G"
-        self._said = self._parts()      # now: a sweep takes the numbers away
+        with np.errstate(all="ignore"):
+            self._said = self._parts()  # now: a sweep takes the numbers away
 
     def text(self):
         """For a terminal."""

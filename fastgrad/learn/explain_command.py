@@ -3,6 +3,7 @@
 import argparse
 import ast
 import sys
+import warnings
 
 import numpy as np
 
@@ -43,9 +44,11 @@ def main(argv, out=None):
         The exit code: 0, or 2 after one line on standard error that says what is wrong with the input.
     """
     try:
-        told = _explained(argv)
-    except (ValueError, TypeError, RuntimeError) as error:
-        line = " ".join(str(error).split())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")         # Python's own, about a formula that is refused anyway
+            told = _explained(argv)
+    except Exception as error:          # whatever a formula may lead to: it is input
+        line = " ".join(str(error).split()) or type(error).__name__
         print(f"fastgrad explain: {line}", file=sys.stderr)
         return 2
     print(told, file=out or sys.stdout)

@@ -285,9 +285,10 @@ class Graph:
         for step in reversed(self.steps):
             if step.contributions:
                 total = step.contributions[0].value
-                for more in step.contributions[1:]:
-                    total = total + more.value
-                step.gradient = total if step is not self.output else total + self.seed
+                with np.errstate(all="ignore"):
+                    for more in step.contributions[1:]:
+                        total = total + more.value
+                    step.gradient = total if step is not self.output else total + self.seed
             if step.gradient is None or step.is_source:
                 continue
             for j, operand, value in step.pull(step.gradient):
