@@ -119,7 +119,7 @@ def test_a_module_says_what_it_is_and_its_examples_run(module):
 
 
 MAIN = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "tensor",
-        "no_grad", "enable_grad", "Tape", "tree_map", "vmap"]
+        "no_grad", "enable_grad", "Tape", "tree_map", "vmap", "explain"]
 
 
 @pytest.mark.parametrize("name", MAIN)

@@ -218,8 +218,10 @@ def test_texts(f, args, text, slopes):
     assert [formula(graph.output, j) for j in range(len(slopes))] == slopes
 
 
-@pytest.mark.parametrize("f, args, text, slopes", [t for t in TEXTS if any("G" in s and ", " not in s.replace("outer(G, ", "")
-                                                                            for s in t[3])], ids=lambda t: t if isinstance(t, str) else "")
+IN_G = [t for t in TEXTS if any("G" in s for s in t[3]) and not any(re.search(r"[a-z] [a-z]|, put", s) for s in t[3])]
+
+
+@pytest.mark.parametrize("f, args, text, slopes", IN_G, ids=[t[2] for t in IN_G])
 def test_a_formula_in_the_incoming_gradient_is_the_contribution(f, args, text, slopes):
     graph = stepped(f, *args)
     rng = np.random.default_rng(1)
@@ -259,7 +261,8 @@ def test_the_index_that_is_told_takes_the_same_elements(index):
 @pytest.mark.parametrize("value, digits, text", [
     (1 / 3, 5, "0.33333"), (-2.16e-5, 5, "-2.16e-5"), (1e6, 5, "1e6"), (123456.0, 5, "123456"), (1234567.0, 5, "1.2346e6"),
     (0.0, 5, "0"), (-0.0, 5, "0"), (math.inf, 5, "inf"), (math.nan, 3, "nan"), (True, 5, "True"), (7, 5, "7"), (2.5, 1, "2"),
-    (1e-300, 4, "1e-300"), (99999.6, 5, "1.0000e5"), (0.99999999, 5, "1.0000"), (0.1 + 0.2, 5, "0.3"), (2.00004, 5, "2.0000"), (0.1, 17, "0.10000000000000001"), (np.float32(0.1), 5, "0.1"), (-12.0, 2, "-12")])
+    (1e-300, 4, "1e-300"), (99999.6, 5, "1.0000e5"), (0.99999999, 5, "1.0000"), (0.1 + 0.2, 5, "0.3"), (2.00004, 5, "2.0000"),
+    (0.1, 17, "0.10000000000000001"), (np.float32(0.1), 5, "0.1"), (-12.0, 2, "-12")])
 def test_numbers(value, digits, text):
     assert number(value, digits) == text
     if text not in ("inf", "nan", "True"):

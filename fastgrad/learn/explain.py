@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad.learn.formulas import ROWS, derivative, escaped, expression, name_in_latex, number, number_in_latex
+from fastgrad.learn.formulas import ROWS, SIGNED, derivative, escaped, expression, name_in_latex, number, number_in_latex
 from fastgrad.learn.graph import Graph
 from fastgrad.learn.places import paths_of
 from fastgrad.nn import Module
@@ -106,7 +106,8 @@ def explain(t, *args, format="text", digits=5, depth=None, order=False, wrt=None
         graph.name_constants(_arrays(t, args))
     found = list(_variables(around, t))
     graph.name((name, value) for name, value in found if isinstance(value, engine.Tensor))
-    graph.name_constants((name, value) for name, value in found if isinstance(value, np.ndarray) and value.size > 1)
+    graph.name_constants((name, value) for name, value in found if isinstance(value, np.ndarray) and value.size > 1
+                         and value.dtype.kind in "fiub")
     if recorded:
         graph.name_lines()
     graph.name_output(title or "out")
@@ -126,7 +127,8 @@ def _title(function):
 def _arrays(function, args):
     """(name, array) of the arguments of a call."""
     try:
-        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        parameters = inspect.signature(function).parameters.values()
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
         return []
     return [(name, value) for name, value in zip(names, args) if isinstance(value, (np.ndarray, list)) and _is_numeric(value)]
@@ -301,9 +303,11 @@ class Explanation:
         finite = value[np.isfinite(value)]
         if finite.size == value.size > 1 and finite.min() == finite.max():
             return f"norm {self._number(norm_of(finite))}, {self._number(finite.flat[0])} everywhere"
-        odd = [f"{count} {name}" for name, count in (("NaN", np.count_nonzero(np.isnan(value))), ("inf", np.count_nonzero(np.isinf(value))))
-               if count]
-        told = [f"norm {self._number(norm_of(finite))}, {self._number(finite.min())} to {self._number(finite.max())}"] if finite.size else []
+        counts = (("NaN", np.count_nonzero(np.isnan(value))), ("inf", np.count_nonzero(np.isinf(value))))
+        odd = [f"{count} {name}" for name, count in counts if count]
+        told = []
+        if finite.size:
+            told = [f"norm {self._number(norm_of(finite))}, {self._number(finite.min())} to {self._number(finite.max())}"]
         return "; ".join(told + [" and ".join(odd)] if odd else told)
 
     def _gradient(self, value, room=46):
@@ -337,7 +341,10 @@ class Explanation:
                 text += f" = {few}"
             elif np.isfinite(local).all():
                 low, high = self._number(local.min()), self._number(local.max())
-                text += f" = {low} everywhere" if low == high else f" in {low} to {high}"
+                if local.min() == local.max():
+                    text += f" = {low} everywhere"
+                else:
+                    text += f" in {low} to {high}" if low != high else f" about {low}"
             else:
                 text += f" = {self._norm_and_range(local)}"
         elif local is not None and local.size:
@@ -423,8 +430,8 @@ class Explanation:
                     rows.append([f"... {len(left_out)} more", "", self._number(math.prod(h.factor for h in left_out)),
                                  self._number(left_out[-1].running), ""])
                 text, words = self._derivative(hop.step, hop.position)
-                rows.append([f"{hop.step.label} -> {hop.operand.label}", f"{text}, {words}" if words else text, self._number(hop.factor),
-                             self._number(hop.running), str(hop.step.place or "")])
+                rows.append([f"{hop.step.label} -> {hop.operand.label}", f"{text}, {words}" if words else text,
+                             self._number(hop.factor), self._number(hop.running), str(hop.step.place or "")])
         if not any(row[-1] for row in rows):
             rows = [row[:-1] for row in rows]
         columns = ["from -> to", "local derivative", "factor", "running product", "line"][:len(rows[0])]
@@ -452,17 +459,20 @@ class Explanation:
         extreme = self._factor(small if vanishes else large)
         word, which = ("vanishes", "smallest") if vanishes else ("explodes", "largest")
         if 1 / FAR <= arrives <= FAR:
-            return (f"Along this path the gradient {word}: {self._number(total)} of it is left; by shorter ones {leaf.label} still gets "
-                    f"{self._number(arrives)}. The {which} factor is {extreme}.")
+            return (f"Along this path the gradient {word}: {self._number(total)} of it is left; by shorter ones {leaf.label} "
+                    f"still gets {self._number(arrives)}. The {which} factor is {extreme}.")
         if vanishes:
             return f"The gradient vanishes: {self._number(seen)} of it arrives at {leaf.label}; the smallest factor is {extreme}."
-        return f"The gradient explodes: it arrives at {leaf.label} {self._number(seen)} times as large; the largest factor is {extreme}."
+        return (f"The gradient explodes: it arrives at {leaf.label} {self._number(seen)} times as large; the largest factor is "
+                f"{extreme}.")
 
     def _factor(self, hop, numbered=True):
         step, operand = hop.step, hop.operand
-        elementwise = step.operation in ROWS and ROWS[step.operation].arity == 1
+        elementwise = step.operation in ROWS and ROWS[step.operation].arity == 1 and step.operation not in SIGNED
         what = f"{step.operation}'({operand.label})" if elementwise else f"d {step.label}/d {operand.label}"
-        return what + (f" = {self._number(hop.factor)}" if numbered or math.isnan(hop.factor) else "") + (f" at {step.place}" if step.place else "")
+        if numbered:
+            what += f" = {self._number(hop.factor)}"
+        return f"{what} at {step.place}" if step.place else what
 
     # The order.
 
@@ -485,8 +495,8 @@ class Explanation:
                 why = f"its consumer {names} is done" if len(done) == 1 else f"its consumers {names} are done"
             rows.append([str(k), step.label, why])
         return [("heading", "Order"),
-                ("text", "A value is recorded after what it was computed from. Backwards, then, every value comes after all of its consumers: "
-                         "when it is visited its gradient is complete, and no sorting is needed."),
+                ("text", "A value is recorded after what it was computed from. Backwards, then, every value comes after all of "
+                         "its consumers: when it is visited its gradient is complete, and no sorting is needed."),
                 ("table", ["visit", "name", "because"], rows)]
 
     # What needs a word.
@@ -500,7 +510,8 @@ class Explanation:
         if self._said_incoming:
             notes.append(f"{self._incoming} is the gradient that comes in.")
         if graph.output.shape:
-            notes.append(f"{graph.output.label} is an array: its gradient begins as ones, so all gradients are of the sum of its elements.")
+            notes.append(f"{graph.output.label} is an array: its gradient begins as ones, so all gradients are of the sum of its "
+                         "elements.")
         if len(graph.steps) <= 2000 and any(self._is_held_back(c) for step in graph.steps for c in step.contributions):
             notes.append("Where the incoming gradient is exactly 0 what goes out is 0, though the local derivative is not finite.")
         return [("text", " ".join(notes))] if notes else []
@@ -585,13 +596,16 @@ class Explanation:
                 if sent:
                     outgoing.append(norm_of(sum(sent[1:], sent[0])))
             leaving = math.hypot(*outgoing)
-            rows.append([_cut(name, 52), str(len(steps)), _few(sorted(inputs.values(), key=lambda step: step.is_source)), _few(outputs),
+            sources_last = sorted(inputs.values(), key=lambda step: step.is_source)
+            rows.append([_cut(name, 52), str(len(steps)), _few(sources_last), _few(outputs),
                          self._size(outputs[-1]) if outputs else "", self._number(incoming), self._number(leaving)])
         count = sum(not step.is_source for step in graph.steps)
-        how = f"{count} operation{'s' if count != 1 else ''}" + (f", depth={depth}" if depth is not None else f" in {len(groups)} parts, as they were recorded")
+        how = f"{count} operation{'s' if count != 1 else ''}"
+        how += f", depth={depth}" if depth is not None else f" in {len(groups)} parts, as they were recorded"
         parts = [("heading", f"Forward and backward, collapsed: {how}"),
                  ("table", ["part", "steps", "from", "to", "value", "gradient in", "gradient out"], rows)]
-        parts.append(("text", "Gradient in and out: the norms of what comes to the values under \"to\", and of what goes to those under \"from\"."))
+        parts.append(("text", "Gradient in and out: the norms of what comes to the values under \"to\", and of what goes to those "
+                              "under \"from\"."))
         leaves = self._leaves()
         rows = [[leaf.label, self._value(leaf.value, leaf), self._gradient(leaf.gradient)] for leaf in leaves[:MOST_ROWS]]
         if len(leaves) > MOST_ROWS:
@@ -711,7 +725,8 @@ def _telling(hops, most=MOST_HOPS):
     def change(k):
         factor = abs(hops[k].factor)
         return -math.inf if not math.isfinite(factor) or not factor else -abs(math.log(factor))
-    return set(sorted(range(len(hops)), key=lambda k: (change(k), k))[:most - 4]) | {0, 1, len(hops) - 2, len(hops) - 1}
+    chosen = set(sorted(range(len(hops)), key=lambda k: (change(k), k))[:most - 4]) | {0, 1, len(hops) - 2, len(hops) - 1}
+    return chosen | {k for k in range(1, len(hops) - 1) if k - 1 in chosen and k + 1 in chosen}    # "1 more" takes a row, too
 
 
 # -------------------------------------------------------------------------------------------------------------- writers

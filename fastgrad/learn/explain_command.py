@@ -65,7 +65,8 @@ def _explained(argv):
     parser.add_argument("--depth", type=int, default=None, help="0: the arguments and the result alone")
     parser.add_argument("--order", action="store_true", help="why the values are visited in this order")
     # "-x * y" is a formula, and no option
-    options = parser.parse_intermixed_args([" " + word if word[:1] == "-" and word[:2] != "--" and word != "-h" else word for word in argv])
+    words = [" " + word if word[:1] == "-" and word[:2] != "--" and word != "-h" else word for word in argv]
+    options = parser.parse_intermixed_args(words)
     if not 1 <= options.digits <= 17:
         raise ValueError(f"--digits {options.digits}: a whole number from 1 to 17")
     if options.depth is not None and options.depth < 0:

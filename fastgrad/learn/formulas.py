@@ -25,7 +25,8 @@ ROWS = {row.name: row for row in ops.OPS}
 SIGNED = {
     "negative": "-x", "positive": "+x", "reciprocal": "1 / x", "square": "x**2", "add": "x + y", "subtract": "x - y",
     "multiply": "x * y", "divide": "x / y", "power": "x**y", "mod": "x % y", "floor_divide": "x // y", "greater": "x > y",
-    "guarded_multiply": "x * y", "greater_equal": "x >= y", "less": "x < y", "less_equal": "x <= y", "equal": "x == y", "not_equal": "x != y",
+    "guarded_multiply": "x * y", "greater_equal": "x >= y", "less": "x < y", "less_equal": "x <= y", "equal": "x == y",
+    "not_equal": "x != y",
 }
 # Partials whose text in the table is for machines, as a book has them.
 AS_A_BOOK = {

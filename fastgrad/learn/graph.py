@@ -188,7 +188,8 @@ class Graph:
     def __init__(self, t, names):
         self._engine = engine.Graph([t])
         if len(self._engine) > MOST_STEPS:
-            raise ValueError(f"this graph has {len(self._engine)} steps, and at most {MOST_STEPS} are read; take fewer rounds of the loop")
+            raise ValueError(f"this graph has {len(self._engine)} steps, and at most {MOST_STEPS} are read; take fewer rounds of "
+                             "the loop")
         self.steps, self._at = [], []
         for index in range(len(self._engine)):
             record, operands, parameters = self._engine.node(index)
