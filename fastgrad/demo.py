@@ -35,6 +35,12 @@ CREDIT = (
     "UCI Machine Learning Repository, CC BY 4.0"
 )
 
+COMMANDS = """commands:
+  python -m fastgrad explain "(x + y) * z" x=-2 y=5 z=-4    explains a formula and its gradients, step by step
+  python -m fastgrad check ...                              checks a derivative worked out by hand
+  each with --help tells its options
+"""
+
 
 # The data
 
@@ -297,9 +303,10 @@ class Parser(argparse.ArgumentParser):
 def parse_arguments(argv):
     parser = Parser(
         prog="python -m fastgrad",
-        description="Train a 64-32-10 tanh network on 1797 handwritten digits, check its gradients, "
+        description="Train a 64-32-10 tanh network on 1797 handwritten digits, check its gradients,\n"
         "and compare the speed of five ways to get them.",
-        epilog=CREDIT,
+        epilog=f"{COMMANDS}\n{CREDIT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--seconds", type=positive, default=8.0, metavar="N", help="time allowed, about (default: 8)")

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 import fastgrad as fg
+import fastgrad.learn
+import fastgrad.learn.formulas
 import fastgrad.nn
 import fastgrad.numpy
 import fastgrad.optim
 import fastgrad.transforms
 import fastgrad.tree
 
-MODULES = [fg, fastgrad.numpy, fastgrad.transforms, fastgrad.nn, fastgrad.optim, fastgrad.tree]
+MODULES = [fg, fastgrad.numpy, fastgrad.transforms, fastgrad.nn, fastgrad.optim, fastgrad.tree, fastgrad.learn,
+           fastgrad.learn.formulas]
 
 
 def public_names(module):
@@ -45,6 +48,8 @@ def collect():
             add(full, thing)
             if isinstance(thing, type):
                 for method, value in vars(thing).items():
+                    if inspect.ismemberdescriptor(value) or type(value).__name__ == "_tuplegetter":
+                        continue    # the class says what its attributes are
                     if not method.startswith("_") and (inspect.isroutine(value) or inspect.isdatadescriptor(value)):
                         add(f"{full}.{method}", value)
     return found
@@ -114,7 +119,7 @@ def test_a_module_says_what_it_is_and_its_examples_run(module):
 
 
 MAIN = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "tensor",
-        "no_grad", "enable_grad", "Tape", "tree_map", "vmap"]
+        "no_grad", "enable_grad", "Tape", "tree_map", "vmap", "explain"]
 
 
 @pytest.mark.parametrize("name", MAIN)

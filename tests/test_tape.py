@@ -638,6 +638,7 @@ def test_a_user_object_in_a_cycle_frees_its_graph_when_gc_finds_it():
     class Holder:
         pass
 
+    gc.collect()
     start = in_use()
     h = Holder()
     h.me, h.y = h, leaf(np.ones(100)) * 2.0

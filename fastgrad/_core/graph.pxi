@@ -1,5 +1,8 @@
 # Graph: the nodes that a Tensor was computed from, for whoever explains or draws them (fastgrad.learn).
 
+GONE = "this graph was swept by backward, and its numbers are gone; use backward(retain_graph=True), or ask before it"
+
+
 @cython.final
 cdef class Graph(Holder):
     """The nodes that Tensors were computed from, oldest first; held until the Graph goes.
@@ -34,8 +37,7 @@ cdef class Graph(Holder):
             if i not in reached:
                 continue
             if tape.nodes[i].flags & SWEPT:
-                raise RuntimeError("this graph was swept by backward, and its numbers are gone; use backward(retain_graph=True), or "
-                                   "ask before it")
+                raise RuntimeError(GONE)
             found.append(i)
             reached.update(node_operands(tape, i))
         self.hold(tape, len(found))
@@ -89,10 +91,17 @@ cdef class Graph(Holder):
             raise IndexError(f"node {k} of a Graph of {self.n} nodes")
         return self.nodes[k]
 
+    cdef index_t unswept(self, Py_ssize_t k) except 0:
+        """Node k, whose numbers are still there."""
+        cdef index_t i = self.at(k)
+        if self.tape.nodes[i].flags & SWEPT:
+            raise RuntimeError(GONE)
+        return i
+
     def partial(self, Py_ssize_t k, Py_ssize_t j):
         """The derivative of node k of the table by operand j as an ndarray of the node's shape; None for other operations."""
         cdef CTape* tape = self.tape
-        cdef index_t i = self.at(k)
+        cdef index_t i = self.unswept(k)
         cdef index_t id[3]
         cdef Tensor g
         cdef Node* node = tape.nodes + i
@@ -107,7 +116,7 @@ cdef class Graph(Holder):
     def pull(self, Py_ssize_t k, cotangent):
         """What a cotangent of node k contributes: a list of (operand, position, contribution)."""
         cdef CTape* tape = self.tape
-        cdef index_t i = self.at(k)
+        cdef index_t i = self.unswept(k)
         cdef Node* node = tape.nodes + i
         cdef Sweep s
         cdef Tensor g = from_ndarray(np.array(cotangent, cnp.PyArray_DescrFromType(node.dtype)))
@@ -149,6 +158,8 @@ cdef dict node_parameters(CTape* tape, index_t i):
         return <dict>node.extra.parameters
     if node.op == OP_TRANSPOSE:
         return {"axes": tuple([node.extra.numbers[j] for j in range(node.extra.n_numbers)])}
+    if node.op == OP_INDEX or node.op == OP_SCATTER:    # in elements, over the array that is read or added to
+        return {"offset": node.extra.numbers[0], "strides": tuple([node.extra.numbers[j] for j in range(1, node.extra.n_numbers)])}
     if node.op == OP_SUM or node.op == OP_MEAN or node.op == OP_MAX or node.op == OP_MIN:
         shape = tape.nodes[node.a].shape
         axes = axes_of(node.b, 0 if shape == NULL else shape.ndim)

@@ -9,13 +9,14 @@ import inspect
 import numpy as np
 
 from fastgrad._core import engine, ops
-from fastgrad.learn.places import paths_of
+from fastgrad.learn.places import here, paths_of
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["Contribution", "Graph", "Step"]
 
 ROWS = {row.name: row for row in ops.OPS}
 SOURCES = ("leaf", "input", "constant")
+MOST_STEPS = 500_000
 
 
 class Contribution:
@@ -66,6 +67,9 @@ class Step:
         The line of code that recorded it.
     """
 
+    __slots__ = ("_graph", "index", "operation", "operands", "parameters", "value", "shape", "dtype", "gradient", "contributions",
+                 "name", "label", "place")
+
     def __init__(self, graph, index, operation, parameters, value, shape, dtype, note):
         self._graph = graph
         self.index, self.operation, self.parameters = index, operation, parameters
@@ -84,6 +88,7 @@ class Step:
 
     @property
     def needs_gradient(self):
+        """Whether it is no constant."""
         return self.operation != "constant"
 
     def local(self, j):
@@ -166,6 +171,7 @@ class Graph:
         Graph
         """
         given, named = _as_leaves(function, args, keywords, wrt)
+        started = here()
         with engine.Watch():
             out = function(*given[0], **given[1])
         if not isinstance(out, engine.Tensor):
@@ -174,13 +180,16 @@ class Graph:
                             "depends on the arguments")
         if not out.requires_grad or out.is_leaf:
             raise ValueError(f"{_called(function)}: the result does not depend on any argument that can be differentiated"
-                             if not out.is_leaf else f"{_called(function)} returns an argument as it is: there is nothing to explain")
+                             if not out.requires_grad else f"{_called(function)} returns an argument as it is: there is nothing to explain")
         graph = cls(out, named)
-        graph._name_after_lines()
+        graph.name_lines(started)
         return graph
 
     def __init__(self, t, names):
         self._engine = engine.Graph([t])
+        if len(self._engine) > MOST_STEPS:
+            raise ValueError(f"this graph has {len(self._engine)} steps, and at most {MOST_STEPS} are read; take fewer rounds of "
+                             "the loop")
         self.steps, self._at = [], []
         for index in range(len(self._engine)):
             record, operands, parameters = self._engine.node(index)
@@ -192,6 +201,8 @@ class Graph:
             else:
                 step = Step(self, index, record.op, parameters, record.value, record.shape, record.dtype, record.note)
                 step.operands = operands
+                if "offset" in parameters:
+                    _read_index(step)
                 self.steps.append(step)
             self._at.append(step)
         self.output = self._at[-1]
@@ -207,23 +218,66 @@ class Graph:
         self._label()
         self._sweep()
 
-    def _label(self):
-        """A label for each step, all different."""
-        taken, count = set(), 0
+    def name(self, names):
+        """Names steps that have no name yet.
+
+        Parameters
+        ----------
+        names : iterable of (str, Tensor)
+            The first name of a Tensor counts; Tensors that are not in the graph are passed over.
+        """
+        changed = False
+        for name, tensor in names:
+            index = self._engine.position_of(tensor)
+            if index >= 0 and self._at[index].name is None:
+                self._at[index].name = name
+                changed = True
+        if changed:
+            self._label()
+
+    def name_output(self, name):
+        """Names the output, if it has no name and no other step has this one."""
+        if self.output.name is None and all(step.name != name for step in self.steps):
+            self.output.name = name
+        self._label()
+
+    def name_constants(self, names):
+        """Names constants after arrays that they can be told by, because no other one has the same numbers.
+
+        Parameters
+        ----------
+        names : iterable of (str, ndarray)
+        """
+        arrays = {name: np.asarray(array) for name, array in names}
+        taken = {step.name for step in self.steps}
+        arrays = {name: array for name, array in arrays.items() if array.ndim and array.size and name not in taken}
+        changed = False
         for step in self.steps:
+            if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim:
+                same = [name for name, array in arrays.items() if array.shape == step.shape
+                        and np.array_equal(array, step.value, equal_nan=array.dtype.kind == "f")]
+                if len(same) == 1:
+                    step.name = same[0]
+                    changed = True
+        if changed:
+            self._label()
+
+    def _label(self):
+        """A label for each step, all different; scalar constants are their number."""
+        given = {step.name for step in self.steps}
+        taken, counts = set(), {"v": 0, "c": 0}
+        for step in self.steps:
+            if step.operation == "constant" and step.name is None and step.value is not None and step.value.ndim == 0:
+                step.label = f"{step.value:.6g}"
+                continue
             label, k = step.name, 2
             while label in taken:
                 label, k = f"{step.name}#{k}", k + 1
-            if label is None:
-                if step.operation == "constant":
-                    label = _constant(step)
-                else:
-                    count += 1
-                    while f"v{count}" in taken:
-                        count += 1
-                    label = f"v{count}"
-            if step.operation != "constant":
-                taken.add(label)
+            letter = "c" if step.operation == "constant" else "v"
+            while label is None or step.name is None and label in given:
+                counts[letter] += 1
+                label = f"{letter}{counts[letter]}"
+            taken.add(label)
             step.label = label
 
     def _sweep(self):
@@ -232,25 +286,35 @@ class Graph:
         for step in reversed(self.steps):
             if step.contributions:
                 total = step.contributions[0].value
-                for more in step.contributions[1:]:
-                    total = total + more.value
-                step.gradient = total if step is not self.output else total + self.seed
+                with np.errstate(all="ignore"):
+                    for more in step.contributions[1:]:
+                        total = total + more.value
+                    step.gradient = total if step is not self.output else total + self.seed
             if step.gradient is None or step.is_source:
                 continue
             for j, operand, value in step.pull(step.gradient):
                 operand.contributions.append(Contribution(step, j, value))
 
-    def _name_after_lines(self):
-        """Names the last step of each line that assigns one variable after it, once a name."""
-        last = {}
+    def name_lines(self, started=None):
+        """Names the last step of each line that assigns one variable after it, where lines are known.
+
+        Parameters
+        ----------
+        started : Place, optional
+            The line that called the function: what it assigns is not a value of the function.
+        """
+        last, changed = {}, False
         for step in self.steps:
-            if step.place is not None and not step.is_source:
+            if step.place is not None and not step.is_source and step.place.function != "<lambda>" \
+                    and (started is None or step.place[:3] != started[:3]):
                 last[step.place.file, step.place.line] = step
         for step in last.values():
             target = assigned_variable(step.place.text)
             if step.name is None and target is not None:
                 step.name = target
-        self._label()
+                changed = True
+        if changed:
+            self._label()
 
     def named(self, name):
         """The steps of a name, in the order of recording."""
@@ -275,10 +339,39 @@ def assigned_variable(text):
     return None
 
 
-def _constant(step):
-    if step.value is None:
-        return "constant"
-    return f"{step.value:.6g}" if step.value.ndim == 0 else f"constant{list(step.shape)}"
+def _read_index(step):
+    """The index of a basic ``x[index]``, from the way that the engine goes through the memory of x; Ellipsis where it is unusual."""
+    whole, part = step.operands[0].shape, step.shape
+    if step.operation == "scatter":
+        whole, part = part, whole
+    first, strides = step.parameters["offset"], step.parameters["strides"]
+    step.parameters = {"index": Ellipsis}
+    if 0 in whole or 0 in part:
+        return
+    index, n, rest, own = [], 0, first, int(np.prod(whole, dtype=int))
+    for length in whole:
+        own //= length
+        start, rest = rest // own, rest % own
+        while n < len(part) and strides[n] == 0:
+            index.append(None)
+            n += 1
+        if n < len(part) and strides[n] % own == 0 and abs(strides[n]) < own * length:
+            by = strides[n] // own
+            stop = start + by * part[n]
+            if (start, stop, by) == (0, length, 1):
+                index.append(slice(None))
+            else:
+                index.append(slice(start or (None if by > 0 else 0), stop if 0 <= stop < length else None, by))
+            n += 1
+        else:
+            index.append(start)
+    while index and index[-1] == slice(None):
+        index.pop()
+    places = np.arange(int(np.prod(whole, dtype=int))).reshape(whole) if len(index) <= 8 and np.prod(whole, dtype=int) < 10_000 else None
+    meant = first + sum((np.arange(d).reshape((-1,) + (1,) * (len(part) - k - 1)) * stride
+                         for k, (d, stride) in enumerate(zip(part, strides))), np.zeros(part, int)) if places is not None else None
+    if places is None or np.array_equal(places[tuple(index)].ravel(), meant.ravel()):
+        step.parameters = {"index": index[0] if len(index) == 1 else tuple(index)}
 
 
 def _called(function):
@@ -322,7 +415,7 @@ def _as_leaves(function, args, keywords, wrt):
 def _argument_names(function, args, keywords):
     """A name for each argument of a call: the function's own where it has them."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):
         parameters = ()
     found = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:len(args)]

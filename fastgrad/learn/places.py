@@ -48,7 +48,8 @@ def here():
     while frame is not None:
         if frame.f_code is _CALL:
             modules.append(frame.f_locals["self"])
-        elif found is None and not frame.f_code.co_filename.startswith(_PACKAGE):
+        elif found is None and not frame.f_code.co_filename.startswith(_PACKAGE) \
+                and not frame.f_globals.get("__name__", "").startswith("fastgrad."):       # rules that the table generates
             found = frame
         frame = frame.f_back
     if found is None:
