@@ -1,6 +1,8 @@
 """fastgrad shows its work: explanations, pictures, and a check of gradients derived by hand."""
 
+from fastgrad.learn.anomaly import detect_anomaly
+from fastgrad.learn.draw import Drawing, draw
 from fastgrad.learn.graph import Contribution, Graph, Step
 from fastgrad.learn.places import Place, mark, names
 
-__all__ = ["Contribution", "Graph", "Place", "Step", "mark", "names"]
+__all__ = ["Contribution", "Drawing", "Graph", "Place", "Step", "detect_anomaly", "draw", "mark", "names"]
