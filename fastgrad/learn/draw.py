@@ -246,8 +246,8 @@ def _box_names(picture):
 
 
 def _quoted(text):
-    """A string of DOT: lines stay, and nothing is an escape."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    """A string of DOT: lines stay, and nothing is an escape or an entity."""
+    return '"' + text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _html(text):

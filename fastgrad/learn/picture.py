@@ -103,10 +103,11 @@ class Picture:
         self.legend = self._says()
 
     def _says(self):
+        arrays = "; of an array, its shape and norm" if any(" norm " in wire.value for wire in self.wires) else ""
         if not self._gradients:
-            return "above each edge: the value"
+            return "above each edge: the value" + arrays
         what = "the output" if self._graph.output.shape == () else "the sum of the output"
-        return f"above each edge: the value; below: the gradient of {what}"
+        return f"above each edge: the value; below: the gradient of {what}{arrays}"
 
     # ------------------------------------------------------------------------------------------------- where things are
 
