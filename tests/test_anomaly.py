@@ -122,6 +122,36 @@ def test_numbers_that_are_not_recorded_are_not_seen():
             assert np.log(fg.tensor(0.0, requires_grad=True)).item() == -np.inf
 
 
+X = np.array([[1.0, np.nan], [2.0, 3.0]])
+
+
+@pytest.mark.parametrize("f", [
+    np.sum, np.mean, np.max, np.min, np.prod, np.transpose, fg.numpy.logsumexp, fg.numpy.softmax, fg.numpy.log_softmax,
+    lambda x: x.reshape(4), lambda x: np.broadcast_to(x, (3, 2, 2)), lambda x: x[0], lambda x: x[np.array([0, 1])], lambda x: x[x != 2.0],
+    lambda x: x @ x, lambda x: np.ones((5, 2, 2)) @ x, lambda x: x[0, 1] + 1.0, lambda x: 2.0 * x[0, 1], lambda x: -x[0, 1],
+    lambda x: abs(x[0, 1]), lambda x: x[0, 1] ** 2, lambda x: 1.0 / x, lambda x: np.concatenate([x, x]), lambda x: np.stack([x, x]),
+    lambda x: nn.cross_entropy(x, np.array([0, 1])), lambda x: nn.mse_loss(x, np.ones((2, 2))), lambda x: x.astype(np.float32),
+    lambda x: np.where(np.ones((2, 2)) > 0, x, 0.0), lambda x: np.clip(x, 0.0, 1.0), lambda x: np.expand_dims(x, 0),
+])
+def test_no_operation_is_missed(f):
+    x = fg.tensor(X, requires_grad=True)
+    holds(message(lambda: f(x)), "its value is nan", " = nan", "already;", "is an argument or a leaf")
+
+
+def test_changes_in_place_are_seen():
+    def change(x):
+        y = x * 1.0
+        y[0] = np.inf
+        return y
+
+    def add(x):
+        y = x * 1.0
+        y += np.inf
+        return y
+    x = fg.tensor([1.0, 2.0], requires_grad=True)
+    assert "inf" in message(lambda: change(x)) and "add: its value is inf" in message(lambda: add(x))
+
+
 # --------------------------------------------------------------------------------------------- gradients, backward
 
 def test_a_pullback_of_numbers():

@@ -1,9 +1,11 @@
 """fg.draw: what is in a picture, how it is written down, and that large graphs are put together."""
 
+import importlib.util
 import shutil
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +108,7 @@ def test_a_tensor_is_drawn_with_what_its_tape_kept():
     t = np.sum(np.tanh(x * 2.0 + 1.0))
     d = fg.draw(t)
     assert "?" in texts(d, "constant") and "× 2" in texts(d, "operation")
+    assert "?: the tape did not keep it" in d.picture.legend
     assert wire_of(d, "× 2").value == "(5,)"                    # no derivative reads its numbers
     assert fg.draw(fg.learn.Graph.of(t)).dot() == d.dot()
     t.backward()
@@ -148,6 +151,19 @@ def test_modules_are_frames_with_class_and_path():
     assert [box.calls[-1].title for box in weights] == ["Linear: layers.0", "Linear: head"]
     assert [box.calls for box in d.picture.boxes if box.kind == "value" and box.lines[0] not in ("weight", "bias")] == [()]
     assert d.dot().count("subgraph cluster_") == 5 and d.mermaid().count("subgraph ") == 5
+
+
+def test_a_parameter_that_two_modules_share_stands_outside_of_both_by_its_path():
+    class Tied(nn.Module):
+        def __init__(self):
+            self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(np.tanh(self.first(x)))
+    d = fg.draw(Tied(), np.ones((2, 3)))
+    (weight,) = [box for box in d.picture.boxes if box.kind == "value" and "weight" in box.lines[0]]
+    assert weight.lines == ["first.weight"] and [call.title for call in weight.calls] == ["Tied"]
 
 
 @pytest.mark.parametrize("depth, groups", [(0, ["Net 7 operations"]), (1, ["Sequential: layers 4 operations", "Linear: head 3 operations"]),
@@ -357,6 +373,13 @@ def test_notebooks():
     assert repr(d) == "<Drawing of 4 boxes>"
 
 
+def test_transforms_are_drawn_too():
+    assert "sin" in texts(fg.draw(fg.grad(np.cos), 1.0))
+    with pytest.warns(RuntimeWarning, match="runs uncompiled"):
+        assert "exp" in texts(fg.draw(fg.compile(lambda x: np.exp(x) * x), 1.0))
+    assert fg.draw(fg.grad(lambda x: x ** 3), 2.0).picture.wires[0].gradient == "12"
+
+
 def test_drawing_changes_nothing():
     net = Net()
     x = fg.tensor(np.ones((2, 3)), requires_grad=True)
@@ -365,3 +388,25 @@ def test_drawing_changes_nothing():
     assert fg.draw(t).dot() == before and x.grad is None and net.head.bias.grad is None
     t.backward()
     assert x.grad.shape == (2, 3)
+
+
+# -------------------------------------------------------------------------------------------------- pictures in documents
+
+MAKE = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "make.py"
+
+
+@pytest.mark.skipif(not MAKE.exists(), reason="the documents are not here")
+def test_the_pictures_of_the_documents_belong_to_their_examples():
+    spec = importlib.util.spec_from_file_location("make_pictures", MAKE)
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    assert "backprop.md" in [page.name for page in make.pages()]
+    shown = set()
+    for page in make.pages():
+        for name, drawing in make.drawings(page).items():
+            shown.add(name)
+            text = (MAKE.parent / f"{name}.svg").read_text(encoding="utf-8")
+            assert text.endswith(make.stamp(drawing)), f"{name}.svg is out of date: python docs/pictures/make.py"
+            said = "".join(ElementTree.fromstring(text).itertext())
+            assert all(line in said for box in drawing.picture.boxes for line in box.lines)
+    assert shown == {path.stem for path in MAKE.parent.glob("*.svg")}

@@ -195,7 +195,7 @@ def _summary(value):
     if value.size <= 6:
         return np.array2string(value, separator=", ", precision=6).replace("\n", "")
     with np.errstate(all="ignore"):
-        return f"{value.dtype}{list(value.shape)} of numbers from {np.min(value):.6g} to {np.max(value):.6g}"
+        return f"{value.dtype}{list(value.shape)} of numbers from {float(np.min(value)):.6g} to {float(np.max(value)):.6g}"
 
 
 def _recorded(node):

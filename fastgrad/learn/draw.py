@@ -59,7 +59,7 @@ def draw(what, *args, digits=4, depth=None, most=60, gradients=True, wrt=None, *
     ...     return q * z
     >>> picture = fg.draw(f, -2.0, 5.0, -4.0)
     >>> picture
-    <Drawing of 6 boxes>
+    <Drawing of 5 boxes>
     >>> print(picture.mermaid())                                    # doctest: +ELLIPSIS
     flowchart LR
     ...
@@ -147,12 +147,13 @@ class Drawing:
 def _graphviz(text, kind, *options):
     program = shutil.which("dot")
     if program is None:
-        raise RuntimeError(f"{kind.upper()} is drawn by graphviz, and its program `dot` is not on the PATH: install graphviz, or "
-                           "use .mermaid() or .dot()")
+        raise RuntimeError(f"{kind.upper()} is drawn by graphviz, and its program `dot` is not on the PATH: install graphviz, "
+                           "or use .mermaid() or .dot()")
     try:
         done = subprocess.run([program, f"-T{kind}", *options], input=text.encode(), capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"graphviz has not finished after {SECONDS} seconds; draw fewer boxes: fg.draw(..., most=50)") from None
+        raise RuntimeError(f"graphviz has not finished after {SECONDS} seconds; draw fewer boxes: "
+                           "fg.draw(..., most=50)") from None
     if done.returncode != 0:
         raise RuntimeError(f"graphviz could not draw this: {done.stderr.decode(errors='replace').strip()[:300]}")
     return done.stdout
@@ -193,18 +194,14 @@ def _dot(picture):
                 written.append(_plate(f"w{k}_{n}", "", "", gradient))
                 edges.append(f"j{k} -> w{k}_{n}:w [dir=none];")
             edges.append(f"{f'w{k}_{n}:e' if gradient else f'j{k}'} -> {names[box]};")
-    calls = sorted({call for path in inside for call in path}, key=lambda call: len(call.path))
-    order = {call: k for k, call in enumerate(calls)}
-    children = {}
-    for call in calls:
-        children.setdefault(call.parent, []).append(call)
+    order, children = _frames(inside)
 
     def write(path, indent):
         lines.extend(indent + line for line in inside.get(path, ()))
         for call in children.get(path[-1] if path else None, ()):
             lines.append(f"{indent}subgraph cluster_{order[call]} {{")
-            lines.append(f'{indent}  label={_quoted(call.title)}; labelloc=t; labeljust=l; fontsize=11; style="rounded,filled"; '
-                         f'color="#8c959f"; fillcolor="{SHADES[len(path) % 2]}"; margin=10;')
+            lines.append(f'{indent}  label={_quoted(call.title)}; labelloc=t; labeljust=l; fontsize=11; margin=10; '
+                         f'style="rounded,filled"; color="#8c959f"; fillcolor="{SHADES[len(path) % 2]}";')
             write(call.path, indent + "  ")
             lines.append(indent + "}")
 
@@ -241,6 +238,15 @@ def _plate(name, title, value, gradient):
             f'<TD WIDTH="{width}">{above}</TD></TR><HR/><TR><TD>{below}</TD></TR></TABLE>>];')
 
 
+def _frames(inside):
+    """A number for each call that something is inside of, and the calls directly inside of each; None: outside of all."""
+    calls = dict.fromkeys(call for path in inside for call in path)
+    children = {}
+    for call in calls:
+        children.setdefault(call.parent, []).append(call)
+    return {call: k for k, call in enumerate(calls)}, children
+
+
 def _box_names(picture):
     return {box: f"b{k}" for k, box in enumerate(picture.boxes)}
 
@@ -272,11 +278,7 @@ def _mermaid(picture):
         for box, gradient in wire.ends:
             label = f'|"{_entities(gradient)}"|' if gradient else ""
             edges.append(f"j{k} -->{label} {names[box]}")
-    calls = sorted({call for path in inside for call in path}, key=lambda call: len(call.path))
-    order = {call: k for k, call in enumerate(calls)}
-    children = {}
-    for call in calls:
-        children.setdefault(call.parent, []).append(call)
+    order, children = _frames(inside)
 
     def write(path, indent):
         lines.extend(indent + line for line in inside.get(path, ()))

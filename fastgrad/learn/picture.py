@@ -103,11 +103,13 @@ class Picture:
         self.legend = self._says()
 
     def _says(self):
-        arrays = "; of an array, its shape and norm" if any(" norm " in wire.value for wire in self.wires) else ""
+        more = "; of an array, its shape and norm" if any(" norm " in wire.value for wire in self.wires) else ""
+        if any(box.lines == ["?"] for box in self.boxes):
+            more += "; ?: the tape did not keep it"
         if not self._gradients:
-            return "above each edge: the value" + arrays
+            return "above each edge: the value" + more
         what = "the output" if self._graph.output.shape == () else "the sum of the output"
-        return f"above each edge: the value; below: the gradient of {what}{arrays}"
+        return f"above each edge: the value; below: the gradient of {what}{more}"
 
     # ------------------------------------------------------------------------------------------------- where things are
 
@@ -229,8 +231,7 @@ class Picture:
             if step.operation == "constant":
                 return Box("constant", [_numbers(step.value, step.shape, self._digits)], calls)
             if step.is_source:
-                own = self._parameters.get(step) or "" if calls else self._parameters.get(step, "")
-                return Box("value", [_short(step.name or own or step.label)], calls)
+                return Box("value", [_short(step.name or self._parameter_name(step, calls) or step.label)], calls)
             box = Box("operation", self._symbol(step, folded.get(step)), calls,
                       step.operation not in COMMUTE and len({id(operand) for operand in step.operands}) > 1)
             for j, operand in enumerate(step.operands):
@@ -257,6 +258,11 @@ class Picture:
             return Box("group", [f"{computed[0].place.function} ({os.path.basename(computed[0].place.file)})", count], calls)
         place = computed[0].place
         return Box("group", [str(place)] + ([_short(place.text)] if place.text else []) + [count], calls)
+
+    def _parameter_name(self, step, calls):
+        """A parameter's own name inside of its module, and its whole path elsewhere."""
+        path, owner = self._parameters.get(step, (None, None))
+        return path.rpartition(".")[2] if path and calls and calls[-1].module is owner else path
 
     def _symbol(self, step, folded=None):
         symbol = SYMBOLS.get(step.operation, step.operation)
@@ -332,29 +338,35 @@ class Picture:
 
 
 def _calls_of(graph):
-    """The calls of modules that each step is part of, and the steps that are parameters with their names."""
+    """The calls of modules that each step is part of; and the steps that are parameters, with their path and their module."""
     calls, parameters, open_calls, paths = {}, {}, (), {}
     for step in graph.steps:
         calls[step] = ()
         if step.is_source or step.place is None:
             continue
         modules = step.place.modules
+        if modules and modules[0] not in paths:
+            paths[modules[0]] = {module: path for path, module in modules[0].named_modules()}
+            parameters.update(_parameters_of(graph, modules[0]))
         same = 0
         while same < min(len(modules), len(open_calls)) and open_calls[same].module is modules[same]:
             same += 1
         open_calls = open_calls[:same]
         for module in modules[same:]:
-            if id(modules[0]) not in paths:
-                paths[id(modules[0])] = {id(m): name for name, m in modules[0].named_modules()}
-                for name, tensor in modules[0].named_parameters():
-                    position = graph._engine.position_of(tensor)
-                    if position >= 0:
-                        parameters.setdefault(graph._at[position], name.rpartition(".")[2])
-            path = paths[id(modules[0])].get(id(module), "")
+            path = paths[modules[0]].get(module)
             title = f"{type(module).__name__}: {path}" if path else type(module).__name__
             open_calls += (Call(module, open_calls[-1] if open_calls else None, _short(title)),)
         calls[step] = open_calls
     return calls, parameters
+
+
+def _parameters_of(graph, root):
+    """(step, (path, module)) of each parameter in the graph that a module and those below it own."""
+    modules = dict(root.named_modules())
+    for path, tensor in root.named_parameters():
+        position = graph._engine.position_of(tensor)
+        if position >= 0:
+            yield graph._at[position], (path, modules.get(path.rpartition(".")[0]))
 
 
 def shared(paths):
