@@ -22,6 +22,7 @@ LEFT_OUT = {
     "test_forward_mode_equals_reverse_mode[float_power-dx-f32]": "the eager sweep forwards rounds float64 tangents to float32",
     "test_forward_mode_equals_reverse_mode[float_power-dy-f32]": "the same",
     "test_contract_35_an_argument_that_changes_after_it_was_recorded": "changes its arguments while it runs",
+    "test_a_compiled_function_runs_as_python": "compiles by itself",
     "test_a_user_object_in_a_cycle_frees_its_graph_when_gc_finds_it": "counts nodes",
     "test_contract_42_transforms_leave_nothing_to_gc": "counts objects",
 }

@@ -444,7 +444,7 @@ cdef inline PyObject** items_of(tuple leaves) noexcept:
     return PySequence_Fast_ITEMS(leaves)
 
 
-cdef inline bint may_replay(Entry entry):
+cdef inline bint may_replay(Entry entry) noexcept:
     """Whether the last call's Program may answer this one, if its arguments fit."""
     cdef CTape* tape = current_tape()
     return not fg_mark and entry.recording == tape.recording and not tape.watching
