@@ -22,7 +22,7 @@ except ImportError as error:
     raise
 
 from fastgrad import nn, numpy, optim, learn
-from fastgrad.learn import explain, mark, names
+from fastgrad.learn import check_derivation, detect_anomaly, draw, explain, mark, names
 from fastgrad.transforms import (
     ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
     vjp, vmap,
@@ -31,6 +31,7 @@ from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "explain", "get_num_threads", "grad", "hessian", "hvp", "jacfwd",
-           "jacobian", "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor",
-           "tree_map", "value_and_grad", "vjp", "vmap"]
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "compile", "detect_anomaly", "draw",
+           "enable_grad", "explain", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev",
+           "jvp", "learn", "linearize", "load_program", "mark", "names", "nn", "no_grad", "numpy", "optim",
+           "set_num_threads", "tensor", "tree_map", "value_and_grad", "vjp", "vmap"]

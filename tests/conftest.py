@@ -20,6 +20,7 @@ LEFT_OUT = {
     "test_compile.py": "compiles by itself",
     "test_vmap.py": "is compiled in test_vmap.py",
     "test_contract_35_an_argument_that_changes_after_it_was_recorded": "changes its arguments while it runs",
+    "test_a_compiled_function_runs_as_python": "compiles by itself",
     "test_a_user_object_in_a_cycle_frees_its_graph_when_gc_finds_it": "counts nodes",
     "test_contract_42_transforms_leave_nothing_to_gc": "counts objects",
 }

@@ -482,6 +482,8 @@ cdef class Compiled:
                 raise TypeError(f"{self.__name__}: out= inside a function that is itself recorded; use the result")
             return self.__wrapped__(*arguments, **keywords)
         call = self.python.Signature(self, arguments, keywords)
+        if current_tape().watching & WATCH_NUMBERS:      # each number is looked at as it is made
+            return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
         entry = self.entry_of(call)
         if entry.eager or (out is not None and call.differentiated):
             return fill_out(self.__name__, out, self.__wrapped__(*arguments, **keywords))
@@ -647,6 +649,12 @@ cdef inline PyObject** items_of(tuple leaves) noexcept:
     return PySequence_Fast_ITEMS(leaves)
 
 
+cdef inline bint may_replay(Entry entry) noexcept:
+    """Whether the last call's Program may answer this one, if its arguments fit."""
+    cdef CTape* tape = current_tape()
+    return not fg_mark and entry.recording == tape.recording and not tape.watching
+
+
 cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, PyObject* names):
     """A call of a Compiled, by vectorcall: like the last one if it can be, else by the whole signature."""
     cdef Compiled compiled = <Compiled>self
@@ -655,7 +663,7 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
     cdef Py_ssize_t n = PyVectorcall_NARGS(flags), k
     cdef tuple results
     cdef int form
-    if names == NULL and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+    if names == NULL and entry is not None and may_replay(entry):
         program = <Program>(<list>entry.programs)[0]
         if n == <Py_ssize_t>program.n_arguments:
             form = form_of(arguments, n)
@@ -678,7 +686,7 @@ cdef object compiled_call(PyObject* self, PyObject** arguments, size_t flags, Py
         keywords = {name: <object>arguments[n + k] for k, name in enumerate(<tuple>names)}
         if not compiled.has_own_out and "out" in keywords:
             out = keywords.pop("out")
-            if out is not None and not keywords and entry is not None and not fg_mark and entry.recording == current_tape().recording:
+            if out is not None and not keywords and entry is not None and may_replay(entry):
                 program = <Program>(<list>entry.programs)[0]
                 form = form_of(arguments, n) if n == <Py_ssize_t>program.n_arguments else -1
                 if form >= 0 and replay_into(program, positional, form, out):

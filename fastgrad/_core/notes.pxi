@@ -51,29 +51,60 @@ cdef int watch(Tensor t, CTape* tape, index_t i) except -1:
     note_of(tape, i).place = HOOKS["place"]()
     if t.array != NULL:
         node_save(tape.nodes + i, t.array)
-    if tape.watching & WATCH_NUMBERS and not is_sound(tape, node_value(tape.nodes + i)):
-        raise HOOKS["anomaly"](node_story(tape, i), None)
+    if tape.watching & WATCH_NUMBERS and not is_given(tape.nodes[i].op) and not is_sound(tape, numbers_of(t)):
+        raise HOOKS["anomaly"](node_story(tape, i), tape.watching & WATCH_NAN != 0)
     return 0
 
 
 cdef int watch_cotangents(Sweep* s, index_t i) except -1:
     """What node i of a watched tape has just added to."""
-    cdef Adjoint adjoint
-    cdef Node* node
-    for id in node_operands(s.tape, i):
-        node = s.tape.nodes + <index_t>id
-        if id and node.flags & REACHED:
-            adjoint = s.adjoints[<index_t>id]
-            if not is_sound(s.tape, adjoint.number if node.shape == NULL else view_ndarray(adjoint.array, False)):
-                raise HOOKS["anomaly"](node_story(s.tape, i), node_story(s.tape, id))
+    cdef Py_ssize_t j
+    for j, id in enumerate(node_operands(s.tape, i)):
+        if id and s.tape.nodes[<index_t>id].flags & REACHED:
+            made = adjoint_numbers(s, id)
+            if not is_sound(s.tape, made):
+                raise cotangent_anomaly(s.tape, i, j, adjoint_numbers(s, i), made)
     return 0
 
 
-cdef int watch_cotangent(CTape* tape, index_t i, index_t operand, Tensor c) except -1:
-    """What node i of a watched tape sends to an operand, in the sweep on Tensors."""
-    if not is_sound(tape, to_ndarray(bare(<Tensor>c))):
-        raise HOOKS["anomaly"](node_story(tape, i), node_story(tape, operand))
+cdef inline bint is_given(int op) noexcept:
+    """Whether an operation computes nothing; what is wrong with an argument is found where it is used."""
+    return op == OP_LEAF or op == OP_INPUT or op == OP_CONSTANT or op == OP_ALIAS
+
+
+cdef object numbers_of(Tensor t):
+    """What t holds, read although a trace may be open: it does not get into what is replayed."""
+    return t.number if t.array == NULL else view_ndarray(t.array, False)
+
+
+cdef object adjoint_numbers(Sweep* s, index_t i):
+    if s.tape.nodes[i].shape == NULL:
+        return s.adjoints[i].number
+    return 0.0 if s.adjoints[i].array == NULL else view_ndarray(s.adjoints[i].array, False)
+
+
+cdef int watch_cotangent(CTape* tape, index_t i, index_t operand, Tensor g, Tensor c) except -1:
+    """What node i sends to an operand where g arrives, in the sweep on Tensors."""
+    made = numbers_of(c)
+    if not is_sound(tape, made):
+        raise cotangent_anomaly(tape, i, node_operands(tape, i).index(operand), numbers_of(g), made)
     return 0
+
+
+cdef object cotangent_anomaly(CTape* tape, index_t i, Py_ssize_t position, object arrived, object made):
+    return HOOKS["anomaly"](node_story(tape, i), tape.watching & WATCH_NAN != 0,
+                            (position, np.asarray(arrived), np.asarray(made)))
+
+
+cdef list watched_pull(Sweep* s, index_t i, Tensor g):
+    """pull_tensors on a watched tape: what a pullback computes on its way is checked when it arrives at an operand."""
+    cdef CTape* tape = s.tape
+    cdef int watching = tape.watching
+    tape.watching = watching & ~WATCH_NUMBERS
+    try:
+        return pull_tensors(s, i, g)
+    finally:
+        tape.watching = watching
 
 
 cdef bint is_sound(CTape* tape, object value):
@@ -97,7 +128,7 @@ cdef class Watch:
     def __enter__(self):
         self.tape = current_tape()
         self.before, self.recording = self.tape.watching, self.tape.recording
-        self.tape.watching = self.purpose
+        self.tape.watching = self.purpose if self.purpose & WATCH_NUMBERS else self.purpose | self.before
         if self.tape.recording:
             self.tape.recording = recording_of(self.tape)
         return self

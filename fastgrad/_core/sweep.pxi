@@ -935,7 +935,7 @@ cdef object node_value(Node* node):
     if node.value.array != NULL:
         return view_ndarray(node.value.array, False)
     if node.op != OP_FREE and node.tensor != NULL:
-        return to_ndarray(bare(<Tensor>node.tensor))
+        return np.array(numbers_of(<Tensor>node.tensor))        # whose memory may get other numbers
     return None
 
 
@@ -1249,12 +1249,12 @@ cdef dict recorded_sweep(Sweep* s, list seeds):
             found[i] = g
         if node.flags & SWEPT:
             raise RuntimeError("backward through a graph that was swept before; use backward(retain_graph=True) the first time")
-        for id, c in pull_tensors(s, i, g):
+        for id, c in pull_tensors(s, i, g) if not tape.watching & WATCH_NUMBERS else watched_pull(s, i, g):
             name = op_name(tape.nodes + i)
             node = tape.nodes + <index_t>id
             check_answer(c, SCALAR_SHAPE if node.shape == NULL else node.shape, name, "vjp")
             if tape.watching & WATCH_NUMBERS:
-                watch_cotangent(tape, i, id, c)
+                watch_cotangent(tape, i, id, g, c)
             add_adjoint(tape, adjoints, id, fit_tensor(tape, id, c))
             low = id if id < low else low
         if s.consumes:
