@@ -22,7 +22,7 @@ except ImportError as error:
     raise
 
 from fastgrad import nn, numpy, optim, learn
-from fastgrad.learn import mark, names
+from fastgrad.learn import check_derivation, mark, names
 from fastgrad.transforms import (
     ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
     vjp, vmap,
@@ -31,6 +31,6 @@ from fastgrad.tree import tree_map
 
 __version__ = "0.1.0"
 
-__all__ = ["ProgramFormatError", "Tape", "Tensor", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd",
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "compile", "enable_grad", "get_num_threads", "grad", "hessian", "hvp", "jacfwd",
            "jacobian", "jacrev", "jvp", "linearize", "load_program", "nn", "no_grad", "numpy", "optim", "set_num_threads", "tensor",
            "tree_map", "value_and_grad", "vjp", "vmap"]

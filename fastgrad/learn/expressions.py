@@ -14,7 +14,7 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine, ops
 
-__all__ = ["Expression", "FUNCTIONS", "parse"]
+__all__ = ["Expression", "FUNCTIONS", "parse", "parse_values"]
 
 MOST_CHARACTERS = 10_000
 MOST_DEPTH = 100
@@ -39,7 +39,7 @@ FUNCTIONS.update(
 KEYWORDS = ("axis", "keepdims")
 CONSTANTS = {"pi": np.pi, "e": np.e, "inf": np.inf, "nan": np.nan, "True": True, "False": False, "None": None}
 SIGNS = {"σ": "sigma", "⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
-         "≠": "!=", "π": "pi", "∘": "*"}
+         "≠": "!=", "π": "pi", "∘": "*", "^": "**"}
 PRIME = "_prime_of_"
 
 
@@ -126,6 +126,20 @@ def _check(node, text, names, used, depth):
         _check(child, text, names, used, depth + 1)
 
 
+class Misfit(ValueError):
+    """A part of a formula that cannot be computed.
+
+    Attributes
+    ----------
+    of_shapes : bool
+        Whether shapes are why: numbers of other shapes would do.
+    """
+
+    def __init__(self, node, error):
+        self.of_shapes = isinstance(error, (ValueError, IndexError))
+        super().__init__(f"in {readable(node)}: {' '.join(str(error).split()) or type(error).__name__}")
+
+
 class Expression:
     """A formula that was parsed.
 
@@ -134,10 +148,12 @@ class Expression:
     text : str
     names : frozenset of str
         What it uses.
+    body : ast.expr
+        What was parsed, for those who look at its parts.
     """
 
     def __init__(self, text, body, names):
-        self.text, self._body, self.names = text, body, names
+        self.text, self.body, self.names = text, body, names
 
     def __call__(self, values):
         """Its value.
@@ -156,7 +172,7 @@ class Expression:
         ValueError
             If shapes do not fit: says which part of the formula.
         """
-        return _value(self._body, values)
+        return _value(self.body, values)
 
     def __repr__(self):
         return f"<formula {self.text}>"
@@ -165,12 +181,10 @@ class Expression:
 def _value(node, values):
     try:
         return _evaluate(node, values)
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
-        if getattr(error, "told", False):
+    except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, Misfit):
             raise
-        told = ValueError(f"in {readable(node)}: {error}")
-        told.told = True
-        raise told from None
+        raise Misfit(node, error) from None
 
 
 def _evaluate(node, values):
@@ -179,9 +193,10 @@ def _evaluate(node, values):
     if isinstance(node, ast.Name):
         return values[node.id] if node.id in values else CONSTANTS[node.id]
     if isinstance(node, ast.BinOp):
+        left = _array(_value(node.left, values))
         if isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
-            return _value(node.left, values) ** node.right.value
-        return OPERATORS[type(node.op)](_array(_value(node.left, values)), _array(_value(node.right, values)))
+            return _real(left ** node.right.value)
+        return _real(OPERATORS[type(node.op)](left, _array(_value(node.right, values))))
     if isinstance(node, ast.UnaryOp):
         return OPERATORS[type(node.op)](_array(_value(node.operand, values)))
     if isinstance(node, ast.Compare):
@@ -196,7 +211,8 @@ def _evaluate(node, values):
     if isinstance(node, ast.Tuple):
         return tuple(_value(part, values) for part in node.elts)
     if isinstance(node, ast.Attribute):
-        return _array(_value(node.value, values)).T
+        value = _array(_value(node.value, values))
+        return value if isinstance(value, float) else value.T
     if isinstance(node, ast.Subscript):
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return _array(_value(node.value, values))[tuple(_index(part, values) for part in parts)]
@@ -206,6 +222,13 @@ def _evaluate(node, values):
     if name.startswith(PRIME):
         return _derivative(FUNCTIONS[name.removeprefix(PRIME)], *arguments)
     return _plain(FUNCTIONS[name](*arguments, **options), arguments)
+
+
+def _real(value):
+    """What stays among the real numbers: (-1)**0.5 does not."""
+    if isinstance(value, complex):
+        raise TypeError("no real number")
+    return value
 
 
 def _array(value):
@@ -245,3 +268,45 @@ def readable(node):
     """A part of a formula as text."""
     text = ast.unparse(node)
     return re.sub(PRIME + r"(\w+)", r"\1'", text)
+
+
+def parse_values(pairs):
+    """Numbers and arrays by name, as a command line has them.
+
+    Parameters
+    ----------
+    pairs : list of str
+        ``"x=2"``, ``"W=[[1, 2], [3, 4]]"``.
+
+    Returns
+    -------
+    dict
+        Floats, and arrays of floats.
+
+    Raises
+    ------
+    ValueError
+        In one line: what is no pair, no number, a ragged list, or said twice.
+
+    Examples
+    --------
+    >>> parse_values(["x=-2", "v=[1, 2.5]"])
+    {'x': -2.0, 'v': array([1. , 2.5])}
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{pair!r}: write name=value, such as x=2 or v=[1,2]")
+        if name in values:
+            raise ValueError(f"{name} is given twice")
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"{name}: at most {MOST_CHARACTERS} characters are read")
+        try:
+            value = np.asarray(ast.literal_eval(text.replace("−", "-")))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            value = np.asarray(None)
+        if value.dtype.kind not in "iuf":
+            raise ValueError(f"{pair!r}: the value is a number or a list of numbers, all rows of one length")
+        values[name] = float(value) if value.ndim == 0 else value.astype(float)
+    return values

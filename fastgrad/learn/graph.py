@@ -244,7 +244,7 @@ class Graph:
         """Names the last step of each line that assigns one variable after it, once a name."""
         last = {}
         for step in self.steps:
-            if step.place is not None and not step.is_source:
+            if step.place is not None and not step.is_source and step.place.function != "<lambda>":
                 last[step.place.file, step.place.line] = step
         for step in last.values():
             target = assigned_variable(step.place.text)

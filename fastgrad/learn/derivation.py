@@ -1,0 +1,670 @@
+"""Is a derivative that was found by hand right?  ``fg.check_derivation`` compares it with the exact one, at several points.
+
+This module reads the question, computes both sides and says yes; what is wrong with a wrong claim is found in
+``diagnosis.py``, and the layouts in which Jacobians are written are in ``layouts.py``.
+"""
+
+import ast
+import inspect
+import re
+
+import numpy as np
+
+from fastgrad._core import engine
+from fastgrad.learn.expressions import Misfit, parse
+from fastgrad.learn.graph import Graph, _argument_names, _called
+from fastgrad.learn.layouts import layouts, plain, squeezed
+from fastgrad.tree import tree_flatten, tree_unflatten
+
+__all__ = ["Verdict", "check_derivation"]
+
+MOST_ELEMENTS = 64          # of which a table is printed
+
+
+class Verdict:
+    """The answer of ``fg.check_derivation``: true if the claim is right.
+
+    Attributes
+    ----------
+    ok : bool
+    cause : str
+        What is wrong, in a word or two: ``"right"``, ``"sign"``, ``"factor"``, ``"missing factor"``, ``"extra factor"``,
+        ``"local derivative"``, ``"missing term"``, ``"transposed"``, ``"order"``, ``"outer product"``, ``"shape"``,
+        ``"missing sum"``, ``"extra sum"``, ``"should be zero"``, ``"should not be zero"``, ``"index"``, ``"shifted"``,
+        ``"other quantity"``, ``"difference"``, ``"elements"``, ``"coincidence"``, ``"not finite"``, ``"two sides"``.
+    message : str
+        One sentence.
+    details : list of str
+        Lines to be read after it.
+    error : float
+        The largest difference, relative to the largest element; NaN where the shapes do not fit.
+    claimed, exact : ndarray or None
+        At the given point, in the layout of the claim.
+    """
+
+    def __init__(self, cause, message, details=(), error=np.nan, claimed=None, exact=None):
+        self.ok, self.cause, self.message, self.details = cause == "right", cause, message, list(details)
+        self.error, self.claimed, self.exact = float(error), claimed, exact
+
+    def __bool__(self):
+        return self.ok
+
+    def __str__(self):
+        return "\n".join([self.message] + ["  " + line for line in self.details])
+
+    __repr__ = __str__
+
+
+def check_derivation(claim, fun, *args, wrt=None, at=None, of=None, where=None):
+    """Compares a derivative that was found by hand with the exact one, and says what is wrong with it.
+
+    Parameters
+    ----------
+    claim : str, callable, or array_like
+        A formula over the names of arguments and of what is computed from them (variables that a line of ``fun`` assigns,
+        ``fg.mark``, ``fg.names``); a function of the arguments of ``fun``, or of any such names; or numbers. A formula may
+        have several sides, ``"p - y = ..."``, and begin with ``"dL/dz ="``, which is then what is asked.
+    fun : callable
+        Returns a Tensor; called with ``args``.
+    *args : float, array_like, Tensor or pytree
+        The point.
+    wrt : str or int, optional
+        The b of d a / d b: an argument by name or position, or the name of an intermediate, with an index if only a part
+        is asked for, ``"W2[1, :]"``; the first argument by default.
+    at : str or sequence of tuples, optional
+        Where to compare. By default the given point and random ones near it, so that a formula that is right by coincidence
+        is found; ``"given"``: there only; or a sequence of tuples of arguments. Numbers are compared at the given point.
+    of : str, optional
+        The a of d a / d b: the name of an intermediate, with or without an index; what ``fun`` returns by default.
+    where : dict, optional
+        Abbreviations that the claim uses: a formula, a function or numbers for each name.
+
+    Returns
+    -------
+    Verdict
+        True if the claim is right; printed, it says why not.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or a formula is none.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> import numpy as np
+    >>> def loss(w, x, y):
+    ...     p = fg.numpy.sigmoid(w * x)
+    ...     loss = (p - y) ** 2
+    ...     return loss
+    >>> bool(fg.check_derivation("2 * (p - y) * p * (1 - p) * x", loss, 0.5, 2.0, 1.0))
+    True
+    >>> print(fg.check_derivation("2 * (p - y) * x", loss, 0.5, 2.0, 1.0).message)
+    The claim for dloss/dw lacks the factor sigmoid'(w * x): multiply by it.
+    """
+    sides = _sides(claim)
+    asked = re.fullmatch(r"\s*[d∂]\s*(\w+)\s*/\s*[d∂]\s*(\w+)\s*", sides[0]) if len(sides) > 1 else None
+    if asked and len(sides) > 1:
+        sides = sides[1:]
+        of, wrt = of if of is not None else asked[1], wrt if wrt is not None else asked[2]
+    question = Question(fun, args, wrt, of, where)
+    verdicts = [_judge(question, side, at) for side in sides]
+    return verdicts[0] if len(verdicts) == 1 else _of_sides(question, sides, verdicts)
+
+
+def _sides(claim):
+    """The sides of ``a = b = c``."""
+    if not isinstance(claim, str):
+        return [claim]
+    sides, depth, begin = [], 0, 0
+    for k, sign in enumerate(claim):
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "=" and depth == 0 and claim[k - 1:k] not in ("=", "<", ">", "!") and claim[k + 1:k + 2] != "=":
+            sides.append(claim[begin:k].strip())
+            begin = k + 1
+    return sides + [claim[begin:].strip()]
+
+
+def _of_sides(question, sides, verdicts):
+    """One verdict about several sides."""
+    wrong = [k for k, verdict in enumerate(verdicts) if not verdict]
+    if not wrong:
+        worst = max(verdicts, key=lambda verdict: verdict.error)
+        worst.message = f"All {len(sides)} sides are right. " + worst.message
+        return worst
+    if len(wrong) == len(sides):
+        first = verdicts[0]
+        first.details += [f"{sides[k]}: {verdicts[k].message}" for k in wrong[1:]]
+        return first
+    right = [sides[k] for k in range(len(sides)) if k not in wrong]
+    verdict = verdicts[wrong[0]]
+    return Verdict("two sides", f"The sides are not equal: {' and '.join(right)} is right for {question.quantity}, "
+                   f"{' and '.join(sides[k] for k in wrong)} is not. {verdict.message}", verdict.details, verdict.error,
+                   verdict.claimed, verdict.exact)
+
+
+class Question:
+    """What is asked: d a / d b of a function.
+
+    Attributes
+    ----------
+    quantity : str
+        ``"dL/dz1"``.
+    of, wrt : str
+        Labels.
+    """
+
+    def __init__(self, fun, args, wrt, of, where):
+        self.fun, self.args = fun, tuple(_widened(arg) for arg in args)
+        self.places = _argument_names(fun, args, {})
+        self.where = dict(where or {})
+        graph = Graph.run(fun, *self.args)
+        output = graph.output
+        name = _called(fun)
+        self.output = output.name or (name if name.isidentifier() else "f")
+        self.of, self.of_index = self._found(graph, self.output if of is None else of, "of")
+        if wrt is None:
+            wrt = next((step.label for step in graph.steps if step.name and _owner(step.name) == self.places[0]), self.places[0])
+        elif isinstance(wrt, (int, np.integer)) and not isinstance(wrt, bool):
+            if not -len(args) <= wrt < len(args):
+                raise ValueError(f"wrt={wrt}: there are {len(args)} arguments, {', '.join(self.places)}")
+            wrt = self.places[int(wrt)]
+        self.wrt, self.wrt_index = self._found(graph, wrt, "wrt")
+        self.known = {step.label for step in graph.steps if step.label.isidentifier() and step.operation != "constant"}
+        self.known |= {place for place, arg in zip(self.places, self.args) if _is_numbers(arg)} | {self.output}
+        self.quantity = quantity(self.of + self.of_text, self.wrt + self.wrt_text)
+
+    def _found(self, graph, asked, which):
+        """The label of a step or argument, and an index."""
+        if not isinstance(asked, str):
+            raise ValueError(f"{which}={asked!r}: a name is a string")
+        setattr(self, which + "_text", "")
+        asked = asked.strip()
+        if self._known(graph, asked):
+            return asked, ()
+        match = re.fullmatch(r"([^\[]+?)\s*(\[.*\])", asked)
+        if match and self._known(graph, match[1]):
+            setattr(self, which + "_text", match[2])
+            return match[1], _read_index(match[2], asked)
+        inside = [step.label for step in graph.arguments if step.name and _owner(step.name) == asked]
+        if inside:
+            raise ValueError(f"{which}={asked!r} has several parts: write one of {', '.join(inside)}")
+        raise ValueError(f"{which}={asked!r} is not a name here; there are {', '.join(self._names(graph))}")
+
+    def _known(self, graph, name):
+        return name == self.output or any(step.label == name for step in graph.steps if step.operation != "constant") \
+            or name in self.places and _is_numbers(self.args[self.places.index(name)])
+
+    def _names(self, graph):
+        names = [step.label for step in graph.steps if step.operation != "constant" and step.name]
+        names += [place for place, arg in zip(self.places, self.args) if place not in names and _is_numbers(arg)]
+        return names if self.output in names else names + [self.output]
+
+    def step(self, graph, label):
+        """The step of a label; None for an argument that the result does not depend on."""
+        found = next((step for step in graph.steps if step.label == label and step.operation != "constant"), None)
+        return graph.output if found is None and label == self.output else found
+
+
+def quantity(a, b):
+    """``"dL/dz1"``; with brackets around what has an index."""
+    return f"d{a if a.isidentifier() else f'({a})'}/d{b if b.isidentifier() else f'({b})'}"
+
+
+class Point:
+    """One point: what was computed there, the exact derivative, and the claim.
+
+    Attributes
+    ----------
+    graph : Graph
+    values : dict
+        A number or array for each name that a claim may use.
+    exact : ndarray
+        The Jacobian, of the shape of a followed by that of b.
+    claimed : ndarray
+    digits : ndarray or None
+        For numbers that were written with few digits, half a unit of the last.
+    small : float
+        Below this, numbers are rounding errors.
+    """
+
+    def __init__(self, question, args):
+        self.question, self.args = question, args
+        self.graph = graph = Graph.run(question.fun, *args)
+        self.a, self.b = question.step(graph, question.of), question.step(graph, question.wrt)
+        self.values = {step.label: _plain(step.value) for step in graph.steps
+                       if step.label.isidentifier() and step.value is not None and step.operation != "constant"}
+        for place, arg in zip(question.places, args):
+            if place not in self.values and _is_numbers(arg):
+                self.values[place] = _plain(np.asarray(arg)) if not isinstance(arg, (list, tuple)) else arg
+        self.values.setdefault(question.output, _plain(graph.output.value))
+        self.claimed = self.digits = None
+        self._swept = {}
+        self.b_shape = self.b.shape if self.b is not None else np.shape(args[question.places.index(question.wrt)])
+        a_shape = () if self.a is None else self.a.shape
+        self.n = len(a_shape) - sum(isinstance(k, int) for k in question.of_index)
+        self.exact = self.asked(self.jacobian(self.a, self.b))
+        finite = np.abs(self.exact[np.isfinite(self.exact)])
+        self.scale = float(finite.max()) if finite.size else 0.0
+        single = any(step.dtype == np.float32 for step in graph.steps if step.operation != "constant")
+        self.relative, self.rounding = (2e-4, 1e-5) if single else (1e-7, 1e-12)
+        epsilon = np.finfo(np.float32 if single else np.float64).eps
+        sizes = [float(np.max(np.abs(v), initial=0.0)) for v in self.values.values()
+                 if not isinstance(v, (list, tuple)) and np.asarray(v).dtype.kind == "f"]
+        size = max([v for v in sizes if np.isfinite(v)], default=1.0)
+        self.small = self.rounding * self.scale + 8 * epsilon * min(size, 1e3 * max(1.0, self.scale))
+        if self.scale < 10 * self.small:
+            self.small = self.rounding * self.scale
+        self.shape_of_steps = [step.operation for step in graph.steps]
+
+    def asked(self, jacobian):
+        """The part of a Jacobian that is asked for."""
+        question = self.question
+        try:
+            part = jacobian[question.of_index]
+            return part[(slice(None),) * self.n + question.wrt_index]
+        except IndexError:
+            raise ValueError(f"{question.quantity}: there is no such element; {question.of} has shape "
+                             f"{jacobian.shape[:jacobian.ndim - len(self.b_shape)]}, {question.wrt} {self.b_shape}") from None
+
+    def jacobian(self, a, b, change=None):
+        """d a / d b in full: one sweep for each element of a; with other rules at some steps (``change``)."""
+        if a is None or b is None:
+            return np.zeros((() if a is None else a.shape) + self.b_shape)
+        key = a.index
+        if change is None and key in self._swept:
+            sweeps = self._swept[key]
+        else:
+            sweeps = []
+            for k in range(int(np.prod(a.shape))):
+                seed = np.zeros(a.shape, a.dtype)
+                seed.flat[k] = 1.0
+                sweeps.append(sweep(self.graph, a, seed, change, b.index if change else -1))
+            if change is None:
+                self._swept[key] = sweeps
+        zero = np.zeros(b.shape)
+        return np.array([s.get(b.index, zero) for s in sweeps], float).reshape(a.shape + b.shape)
+
+    def close(self, x, y):
+        """Where two arrays are equal but for rounding."""
+        with np.errstate(invalid="ignore"):
+            bound = self.relative * np.maximum(np.abs(x), np.abs(y)) + self.small
+            if self.digits is not None:
+                bound = np.maximum(bound, self.digits)
+            return (np.abs(x - y) <= bound) | (x == y) | (np.isnan(x) & np.isnan(y))
+
+
+def sweep(graph, a, seed, change=None, lowest=-1):
+    """The gradient of ``seed`` times a by each step, by index; ``change[step index, position]`` is a rule of its own."""
+    gradients = {a.index: seed}
+    for step in reversed(graph.steps):
+        cotangent = gradients.get(step.index)
+        if cotangent is None or step.is_source or step.index <= lowest or not np.any(cotangent):
+            continue
+        for j, operand, value in step.pull(cotangent):
+            if change and (step.index, j) in change:
+                value = change[step.index, j](step, operand, cotangent, value)
+            before = gradients.get(operand.index)
+            gradients[operand.index] = value if before is None else before + value
+    return gradients
+
+
+def _judge(question, claim, at):
+    """The verdict on one claim."""
+    from fastgrad.learn import diagnosis
+
+    ask = _reader(question, claim)
+    with np.errstate(all="ignore"):
+        points, failed = _points(question, ask, at)
+        if failed is not None:
+            return diagnosis.of_failure(question, claim, points[0], failed)
+        given, count = points[0], len(points)
+        shape = given.claimed.shape
+        points = [point for point in points if point.claimed.shape == shape]
+        if at is None and not all(_agree(point) for point in points):
+            for point in points:
+                point.small += 16 * ask.noise(point)
+        judged = [point for point in points if point.kind != "free"]
+        found = None
+        for layout in layouts([point.exact for point in judged], given.n):
+            if squeezed(layout.read(given.exact).shape) == squeezed(shape):
+                if all(_all_close(point, layout) for point in judged):
+                    found = layout
+                    break
+        if found is not None:
+            return _yes(question, points, judged, found)
+        if shape == () and given.exact.size and all(bool(point.close(point.claimed, point.exact).all()) for point in judged):
+            verdict = _yes(question, points, judged, plain(given.exact.ndim))
+            verdict.details.append(f"one number for all elements of shape {given.exact.shape}, which are equal")
+            return verdict
+        smooth = [point for point in judged if point is not given]
+        if smooth and diagnosis.at_a_kink(given):
+            for layout in layouts([point.exact for point in smooth], given.n):
+                if squeezed(layout.read(given.exact).shape) == squeezed(shape) and all(_all_close(p, layout) for p in smooth):
+                    verdict = _yes(question, smooth, smooth, layout)
+                    verdict.details.append(f"at the given point itself there is a kink, of {diagnosis.at_a_kink(given)}, and the "
+                                           "claim makes another choice there than fastgrad")
+                    return verdict
+        return diagnosis.diagnose(question, claim, judged, count)
+
+
+def _agree(point):
+    return point.claimed.shape == point.exact.shape and bool(point.close(point.claimed, point.exact).all())
+
+
+def _all_close(point, layout):
+    exact = layout.read(point.exact).reshape(point.claimed.shape)
+    return bool(point.close(point.claimed, exact).all())
+
+
+def _yes(question, points, judged, layout):
+    given = judged[0]
+    exact = layout.read(given.exact).reshape(given.claimed.shape) if given.claimed.shape != () else layout.read(given.exact)
+    error = 0.0
+    for point in judged:
+        difference = np.abs(point.claimed - layout.read(point.exact).reshape(
+            point.claimed.shape if point.claimed.shape != () else layout.read(point.exact).shape))
+        finite = difference[np.isfinite(difference)]
+        if finite.size:
+            error = max(error, float(finite.max()) / (point.scale or 1.0))
+    details = []
+    natural = layout.read(given.exact).shape
+    if layout.note:
+        details.append(layout.note)
+    if natural != given.claimed.shape and given.claimed.shape != ():
+        details.append(f"of shape {given.claimed.shape} where fastgrad has {natural}: rows, columns and vectors of the same "
+                       "numbers are as good")
+    if given.digits is not None and error > 1e-6:
+        details.append(f"to the digits given; exactly: {numbers(exact)}")
+    loose = [point for point in points if point.kind == "free" and not (
+        point.claimed.shape == given.claimed.shape and _all_close(point, layout))]
+    if loose:
+        kept = " and ".join(sorted({name for point in loose for name in point.kept}))
+        details.append(f"as long as {kept} stays what it looks like, labels or shares of a whole; for other numbers the claim "
+                       "and the derivative differ")
+    many = f"at {len(judged)} points" if len(judged) > 1 else "at the given point"
+    return Verdict("right", f"Right: this is {question.quantity}. The largest error {many} is {error:.1e} of its size.", details,
+                   error, given.claimed, exact)
+
+
+# The claim
+
+class _reader:
+    """What gives the claim at a point."""
+
+    def __init__(self, question, claim):
+        self.question, self.claim, self.numbers = question, claim, False
+        self.formula = None
+        if isinstance(claim, str):
+            self.formula = parse(claim, question.known | set(question.where))
+            self.numbers = not self.formula.names
+        elif not callable(claim):
+            if isinstance(claim, engine.Tensor):
+                claim = claim.numpy()
+            try:
+                self.array = np.asarray(claim, float)
+            except (TypeError, ValueError):
+                raise ValueError(f"a claim is a formula, a function or numbers, not {claim!r}") from None
+            self.numbers = True
+
+    def __call__(self, point):
+        """The claim as an array; Misfit where its shapes do not fit."""
+        if self.formula is not None:
+            value = self.formula(_with_abbreviations(point, self.question.where, self.formula.names))
+        elif self.numbers:
+            value = self.array
+        else:
+            try:
+                value = _called_with(self.claim, point, self.question, self.question.where)
+            except ValueError as error:
+                if isinstance(error, _Unknown):
+                    raise
+                told = Misfit.__new__(Misfit)
+                ValueError.__init__(told, " ".join(str(error).split()))
+                told.of_shapes = True
+                raise told from None
+        return as_numbers(value)
+
+    def digits(self, array):
+        """Half a unit of the last digit of numbers that were written with two to six digits."""
+        if not self.numbers:
+            return None
+        return np.array([_half_unit(float(x)) for x in array.ravel()]).reshape(array.shape)
+
+    def noise(self, point):
+        """How much the claim and the derivative change when the arguments do by a rounding error."""
+        if self.numbers:
+            return 0.0
+        epsilon = np.finfo(float).eps
+        moved = tuple(_each_float(arg, lambda x: x * (1 + 2 * epsilon)) for arg in point.args)
+        try:
+            other = Point(self.question, moved)
+            other.claimed = self(other)
+            if other.claimed.shape != point.claimed.shape or other.exact.shape != point.exact.shape:
+                return 0.0
+            changes = [np.abs(other.claimed - point.claimed), np.abs(other.exact - point.exact)]
+            noise = max(float(np.max(c[np.isfinite(c)], initial=0.0)) for c in changes)
+        except (ValueError, ArithmeticError):
+            return 0.0
+        return min(noise, 1e-6 * max(point.scale, point.small))
+
+
+def as_numbers(value):
+    """What a claim gave as an array of floats."""
+    if isinstance(value, engine.Tensor):
+        value = value.detach().numpy()
+    if isinstance(value, (list, tuple)):
+        value = [part.detach().numpy() if isinstance(part, engine.Tensor) else part for part in value]
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "OUSc":
+            raise ValueError
+        return array.astype(float)
+    except (TypeError, ValueError):
+        raise _Unknown(f"the claim gives {type(value).__name__}, and not numbers") from None
+
+
+class _Unknown(ValueError):
+    """About the question, not about the shapes of a claim."""
+
+
+def _with_abbreviations(point, where, used=None):
+    values = dict(point.values)
+    for name, meaning in where.items():
+        if used is not None and name not in used and not any(isinstance(m, str) for m in where.values()):
+            continue
+        if isinstance(meaning, str):
+            values[name] = parse(meaning, values)(values)
+        elif callable(meaning):
+            values[name] = as_numbers(_called_with(meaning, point, point.question, {}, values))
+        else:
+            values[name] = np.asarray(meaning, float)
+    return values
+
+
+def _called_with(function, point, question, where, values=None):
+    """A function called with the names that it asks for, or with the arguments."""
+    values = _with_abbreviations(point, where) if values is None else values
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = None
+    if parameters is not None:
+        required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        arguments = {place: arg for place, arg in zip(question.places, point.args)}
+        by_name = {**values, **arguments}
+        several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        if not several and all(name in by_name for name in required) and not any(p.kind is p.POSITIONAL_ONLY for p in parameters):
+            return function(**{name: by_name[name] for name in required})
+        if not several and len(required) != len(point.args):
+            unknown = ", ".join(name for name in required if name not in by_name)
+            raise _Unknown(f"the claim asks for {unknown}; there are {', '.join(sorted(by_name))}")
+    return function(*point.args)
+
+
+def _half_unit(x):
+    digits, _, exponent = repr(x).partition("e")
+    whole, _, decimals = digits.lstrip("-").partition(".")
+    significant = (whole + decimals).strip("0")
+    if x == int(x) if np.isfinite(x) else True:
+        return 0.0
+    return 0.505 * 10.0 ** (int(exponent or 0) - len(decimals)) if 2 <= len(significant) <= 7 else 0.0
+
+
+# The points
+
+def _points(question, ask, at):
+    """The points at which claim and derivative are compared, the given one first; and why the claim could not be computed."""
+    given = _at(question, ask, question.args, "given", strict=True)
+    if isinstance(given, tuple):
+        return [given[0]], given[1]
+    if ask.numbers or isinstance(at, str) and at == "given":
+        return [given], None
+    if at is None:
+        moved = [(args, kind, kept) for args, kind, kept in _random(question)]
+    elif isinstance(at, str):
+        raise ValueError(f"at={at!r}: write at='given', or a sequence of tuples of arguments")
+    else:
+        moved = []
+        for args in at:
+            args = args if isinstance(args, tuple) else (args,)
+            if len(args) != len(question.args):
+                raise ValueError(f"at: a point has {len(question.args)} arguments, and {args!r} has {len(args)}")
+            moved.append((tuple(_widened(arg) for arg in args), "asked", ()))
+    points = [given]
+    for args, kind, kept in moved:
+        point = _at(question, ask, args, kind, strict=kind == "asked")
+        if isinstance(point, tuple):
+            return [point[0]], point[1]
+        if point is not None:
+            point.kept = kept
+            points.append(point)
+    return points, None
+
+
+def _at(question, ask, args, kind, strict):
+    """A Point; (Point, error) where the claim cannot be computed; None where there is nothing to compare."""
+    try:
+        point = Point(question, args)
+    except (ValueError, ArithmeticError, RuntimeError):
+        if strict:
+            raise
+        return None
+    point.kind, point.kept = kind, ()
+    if not strict and not np.isfinite(point.exact).all():
+        return None
+    try:
+        point.claimed = ask(point)
+    except Misfit as error:
+        if not error.of_shapes:
+            raise ValueError(str(error)) from None
+        return (point, error) if strict else None
+    if not strict and not np.isfinite(point.claimed).all():
+        return None
+    point.digits = ask.digits(point.claimed)
+    return point
+
+
+def _random(question):
+    """Random points near the given one: (arguments, kind, names of what would have been kept).
+
+    Two keep the signs of all numbers, so that a logarithm stays defined; two do not, so that both sides of a kink are seen.
+    Arrays that look like labels or shares of a whole keep looking so, but in "free" points.
+    """
+    rng = np.random.default_rng(20_240_229)
+    asked = question.wrt
+    for kind in ("near", "near", "far", "far", "free", "free"):
+        kept = []
+
+        def move(name, x):
+            x = np.asarray(x, float)
+            along = None if name == asked else _is_structured(x)
+            if along is not None:
+                kept.append(name)
+                if kind != "free":
+                    return _shuffled(x, along, rng)
+            size = float(np.sqrt(np.mean(x * x))) or 1.0
+            if kind == "far":
+                return x + size * rng.normal(0, 1.0, x.shape)
+            return np.where(x == 0, 0.4 * size * rng.normal(0, 1.0, x.shape), x * np.exp(0.4 * rng.normal(0, 1.0, x.shape)))
+
+        args = tuple(_each_float(arg, lambda x, name=name: move(name, x)) for name, arg in zip(question.places, question.args))
+        if kind != "free" or kept:
+            yield args, kind, tuple(kept)
+
+
+def _is_structured(x):
+    """The axis along which an array sums to 1, or () for one of 0, 1 and -1; None for any other."""
+    if x.size < 2 or (x == x.flat[0]).all():
+        return None
+    if (x >= 0).all():
+        for axis in range(x.ndim):
+            if x.shape[axis] > 1 and np.allclose(x.sum(axis), 1, rtol=1e-9):
+                return axis
+    return () if np.isin(x, (-1, 0, 1)).all() else None
+
+
+def _shuffled(x, along, rng):
+    return rng.permutation(x.ravel()).reshape(x.shape) if along == () else rng.permuted(x, axis=along)
+
+
+# Numbers
+
+def _widened(tree):
+    """Arrays and Tensors of float32 in float64, so that the rounding is that of the claim."""
+    return _each_float(tree, lambda x: x)
+
+
+def _each_float(tree, change):
+    leaves, structure = tree_flatten(tree)
+    return tree_unflatten(structure, [_changed(leaf, change) for leaf in leaves])
+
+
+def _changed(leaf, change):
+    array = leaf.detach().numpy() if isinstance(leaf, engine.Tensor) else leaf
+    if isinstance(array, (float, np.ndarray, np.generic)) and np.asarray(array).dtype.kind == "f":
+        wide = np.array(array, float)
+        moved = np.asarray(change(wide), float)
+        return float(moved) if moved.ndim == 0 else moved
+    return leaf
+
+
+def _is_numbers(arg):
+    if isinstance(arg, engine.Tensor):
+        return True
+    if isinstance(arg, (list, tuple)):
+        return all(_is_numbers(part) for part in arg)
+    return isinstance(arg, (int, float, np.ndarray, np.generic)) and np.asarray(arg).dtype.kind in "iufb"
+
+
+def _plain(value):
+    return np.asarray(value, float)[()] if np.asarray(value).dtype.kind == "f" else np.asarray(value)[()]
+
+
+def _owner(name):
+    return re.match(r"[^.\[]*", name)[0]
+
+
+def _read_index(text, asked):
+    """The index in ``"[1, :]"``."""
+    def part(node):
+        if isinstance(node, ast.Slice):
+            return slice(*(None if p is None else part(p) for p in (node.lower, node.upper, node.step)))
+        value = ast.literal_eval(node)
+        if type(value) is not int:
+            raise ValueError
+        return value
+
+    try:
+        index = ast.parse("x" + text, mode="eval").body.slice
+        return tuple(part(node) for node in (index.elts if isinstance(index, ast.Tuple) else [index]))
+    except (SyntaxError, ValueError, AttributeError, RecursionError):
+        raise ValueError(f"{asked!r}: an index has whole numbers and colons") from None
+
+
+def numbers(array):
+    """An array in few words."""
+    array = np.asarray(array)
+    if array.ndim == 0:
+        return f"{float(array):.6g}"
+    return np.array2string(array, precision=4, separator=", ", threshold=20).replace("\n", "")
