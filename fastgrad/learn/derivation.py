@@ -130,7 +130,7 @@ def _of_sides(question, sides, verdicts):
     wrong = [k for k, verdict in enumerate(verdicts) if not verdict]
     if not wrong:
         worst = max(verdicts, key=lambda verdict: verdict.error)
-        worst.message = f"All {len(sides)} sides are right. " + worst.message
+        worst.message = worst.message.replace("Right: ", f"{'Both' if len(sides) == 2 else f'All {len(sides)}'} sides are right: ", 1)
         return worst
     if len(wrong) == len(sides):
         first = verdicts[0]
@@ -371,7 +371,7 @@ def _yes(question, points, judged, layout):
     natural = layout.read(given.exact).shape
     if layout.note:
         details.append(layout.note)
-    if natural != given.claimed.shape and given.claimed.shape != ():
+    if natural != given.claimed.shape and given.claimed.shape != () and not layout.note:
         details.append(f"of shape {given.claimed.shape} where fastgrad has {natural}: rows, columns and vectors of the same "
                        "numbers are as good")
     if given.digits is not None and error > 1e-6:
@@ -568,12 +568,12 @@ def _at(question, ask, args, kind, strict):
 def _random(question):
     """Random points near the given one: (arguments, kind, names of what would have been kept).
 
-    Two keep the signs of all numbers, so that a logarithm stays defined; two do not, so that both sides of a kink are seen.
+    Some keep the signs of all numbers, so that a logarithm stays defined; more do not, so that both sides of a kink are seen.
     Arrays that look like labels or shares of a whole keep looking so, but in "free" points.
     """
     rng = np.random.default_rng(20_240_229)
     asked = question.wrt
-    for kind in ("near", "near", "far", "far", "free", "free"):
+    for kind in ["near"] * 2 + ["far"] * 6 + ["free"] * 2:
         kept = []
 
         def move(name, x):
@@ -584,9 +584,8 @@ def _random(question):
                 if kind != "free":
                     return _shuffled(x, along, rng)
             size = float(np.sqrt(np.mean(x * x))) or 1.0
-            if kind == "far":
-                return x + size * rng.normal(0, 1.0, x.shape)
-            return np.where(x == 0, 0.4 * size * rng.normal(0, 1.0, x.shape), x * np.exp(0.4 * rng.normal(0, 1.0, x.shape)))
+            signs = rng.choice((-1.0, 1.0), x.shape) if kind == "far" else 1.0
+            return np.where(x == 0, 0.4 * size * rng.normal(0, 1.0, x.shape), signs * x * np.exp(0.4 * rng.normal(0, 1.0, x.shape)))
 
         args = tuple(_each_float(arg, lambda x, name=name: move(name, x)) for name, arg in zip(question.places, question.args))
         if kind != "free" or kept:

@@ -179,6 +179,8 @@ def another_number(c):
 
 
 def transposed(c):
+    if c.claimed[0].ndim != len(c.shape):
+        return None
     for order in itertools.permutations(range(len(c.shape))):
         if order != tuple(range(len(c.shape))) and c.would_be_right(lambda k, p: c.claimed[k].transpose(order)):
             return Finding("transposed", f"The claim is {c.name} transposed: it has shape {c.claimed[0].shape}, and should have "
@@ -248,7 +250,7 @@ def dimension(c, n):
     """The array of which n is a dimension."""
     for step in c.points[0].graph.steps:
         if step.operation == "mean" and step.operands[0] is not None and step.operands[0].value.size == n * step.value.size:
-            return f"the number of elements that are averaged in {text_of(step)}"
+            return "the number of elements that the mean is taken of"
     for place, arg in zip(c.question.places, c.points[0].args):
         shape = np.shape(arg) if not isinstance(arg, (dict, list, tuple)) else ()
         if n in shape and n > 2:
@@ -414,7 +416,7 @@ def mistaken_step(c):
     """One step with another rule."""
     steps = ways(c)
     budget = MOST_SWEEPS // (max(1, steps_size(c)) * max(1, len(c.points[0].graph.steps) // 20))
-    for mistake in sorted((m for step, j in steps for m in mistakes(step, j)), key=lambda m: m.rank):
+    for mistake in sorted((m for step, j in steps for m in mistakes(c, step, j)), key=lambda m: m.rank):
         budget -= 1
         if budget < 0:
             return None
@@ -425,7 +427,7 @@ def mistaken_step(c):
 
 def two_missing(c):
     """Two local derivatives forgotten."""
-    forgotten = [m for step, j in ways(c) for m in mistakes(step, j) if m.cause == "missing factor"]
+    forgotten = [m for step, j in ways(c) for m in mistakes(c, step, j) if m.cause == "missing factor"]
     if len(forgotten) > 14 or steps_size(c) > 20:
         return None
     for one, two in itertools.combinations(forgotten, 2):
@@ -474,7 +476,7 @@ class Mistake:
         return self.words.format(claim=f"The claim for {c.name}", name=self.name)
 
 
-def mistakes(step, j):
+def mistakes(c, step, j):
     """The mistakes that are made with operand j of a step."""
     found = []
 
@@ -488,11 +490,11 @@ def mistakes(step, j):
         return rule
 
     if step.operation in ROWS:
-        local = step.local(j)
+        locals_ = [by_index(point, step.index).local(j) for point in c.points]
         at = f"in the step {text_of(step)}"
-        if (local == -1).all():
+        if all((local == -1).all() for local in locals_):
             add("sign", 2, scaled(lambda s: 1.0), "{claim} has lost the minus sign of " + text_of(step) + ".")
-        elif not (local == 1).all():
+        elif not all((local == 1).all() for local in locals_):
             add("missing factor", 0, scaled(lambda s: 1.0), "{claim} lacks the factor {name}: multiply by it.")
             add("extra factor", 1, scaled(lambda s: s.local(j) ** 2), "{claim} has the factor {name} twice.")
             add("extra factor", 4, scaled(lambda s: 1 / s.local(j)), "{claim} divides by {name} where it should multiply by it.")
@@ -627,10 +629,18 @@ def values_of(c):
                 array = step.local(j)
                 if array is not None and not (np.abs(array) == 1).all():
                     found.setdefault(factor_name(step, j), local(step.index, j))
+    if c.shape == () and (c.question.of_index or c.question.wrt_index):
+        for name in [name for name, v in c.points[0].values.items() if name in named_steps(c) and 1 < np.size(v) <= 16]:
+            for index in np.ndindex(c.points[0].values[name].shape):
+                found[f"{name}[{', '.join(map(str, index))}]"] = lambda k, p, name=name, index=index: np.asarray(p.values[name][index])
     for name, array in c.points[0].values.items():
         if name not in found and name in c.question.places and not isinstance(array, (list, tuple)):
             found[name] = primal(name)
     return found
+
+
+def named_steps(c):
+    return {step.label for step in c.points[0].graph.steps if step.name}
 
 
 def by_index(point, index):
@@ -738,22 +748,24 @@ def quantities(c):
     return sorted(found, key=lambda q: q[1])
 
 
-def same_as_another(c, change=lambda array: array):
-    """The name of another derivative that is the claim; None."""
+def same_as_another(c, named=False):
+    """The name of another derivative that is the claim, by something that has a name if ``named``; None."""
     if all(np.isin(np.abs(x), (0, 1)).all() for x in c.claimed) or not np.isfinite(c.claimed[0]).all():
         return None
-    for name, _, a, b in quantities(c)[:200]:
+    for name, far, a, b in quantities(c)[:200]:
+        if named and far >= 4:
+            continue
         jacobians = [p.jacobian(by_index(p, a), by_index(p, b)) for p in c.points]
         n = by_index(c.points[0], a).value.ndim
         if jacobians[0].size > 10_000:
             continue
+        for p, q in part_indices(c, jacobians[0], n):
+            if c.explained(lambda k, point: part_of(jacobians[k], p, q, n, c.claimed[0].shape)):
+                return part_name(name, p, q)
         for layout in layouts(jacobians, n) if jacobians[0].size < 2000 else [plain(jacobians[0].ndim)]:
             if squeezed(layout.read(jacobians[0]).shape) == squeezed(c.claimed[0].shape) and \
                     c.explained(lambda k, p: layout.read(jacobians[k]).reshape(c.claimed[0].shape)):
                 return name
-        for p, q in part_indices(c, jacobians[0], n):
-            if c.explained(lambda k, point: part_of(jacobians[k], p, q, n, c.claimed[0].shape)):
-                return part_name(name, p, q)
     return None
 
 
@@ -788,7 +800,7 @@ def another_quantity(c):
 
 def its_other_name(c):
     """What the claim happens to be besides."""
-    name = same_as_another(c)
+    name = same_as_another(c, named=True)
     return [f"as it stands it is {name}"] if name else []
 
 
@@ -861,15 +873,14 @@ def sum_of_another(c):
     """A number that is the sum of another derivative."""
     if c.claimed[0].size != 1:
         return None
-    point = c.points[0]
     for name, _, a, b in quantities(c)[:60]:
         jacobians = [p.jacobian(by_index(p, a), by_index(p, b)) for p in c.points]
         if jacobians[0].size > 1 and c.explained(lambda k, p: jacobians[k].sum().reshape(c.claimed[0].shape)):
-            forgotten = [m.name for step, j in ways(c) for m in mistakes(step, j) if m.cause == "missing factor"]
+            forgotten = [m.name for step, j in ways(c) for m in mistakes(c, step, j) if m.cause == "missing factor"]
             masks = [m for m in forgotten if m.startswith("relu'")]
-            lacks = f" It lacks {' and '.join(masks)} and the sum should not be there." if masks else " The sum should not be there."
+            masks += [operand_text(step, 1 - j) for step, j in ways(c) if step.operation == "matmul" and step.operands[j] is c.points[0].b]
+            lacks = f" It lacks {' and '.join(masks)}, and the sum should not be there." if masks else " The sum should not be there."
             return Finding("extra sum", f"The claim is the sum of the elements of {name}; {c.name} has shape {c.shape}.{lacks}")
-    del point
     return None
 
 
