@@ -66,6 +66,12 @@ def function_of_formulas(text, names):
     return f
 
 
+def _joined(argv):
+    """An option and its value as one word, so that a formula may begin with a minus sign."""
+    words = iter(argv)
+    return [word + "=" + next(words, "") if word in ("--claim", "--wrt", "--of", "--at") else word for word in words]
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise ValueError(message)
@@ -93,7 +99,7 @@ def main(argv=None):
     parser.add_argument("--of", help="what is differentiated; the result by default")
     parser.add_argument("--at", choices=["given"], help="compare at the given point only, and not at random ones too")
     try:
-        given = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
+        given = parser.parse_intermixed_args(_joined(sys.argv[1:] if argv is None else argv))
         values = parse_values(given.values)
         if not values:
             raise ValueError("no values: write them as x=2 after the function")

@@ -755,16 +755,20 @@ def same_as_another(c, named=False):
     for name, far, a, b in quantities(c)[:200]:
         if named and far >= 4:
             continue
-        jacobians = [p.jacobian(by_index(p, a), by_index(p, b)) for p in c.points]
         n = by_index(c.points[0], a).value.ndim
-        if jacobians[0].size > 10_000:
+        there = c.points[0].jacobian(by_index(c.points[0], a), by_index(c.points[0], b))
+        if there.size > 10_000 or there.size < c.claimed[0].size:
             continue
-        for p, q in part_indices(c, jacobians[0], n):
-            if c.explained(lambda k, point: part_of(jacobians[k], p, q, n, c.claimed[0].shape)):
-                return part_name(name, p, q)
-        for layout in layouts(jacobians, n) if jacobians[0].size < 2000 else [plain(jacobians[0].ndim)]:
-            if squeezed(layout.read(jacobians[0]).shape) == squeezed(c.claimed[0].shape) and \
-                    c.explained(lambda k, p: layout.read(jacobians[k]).reshape(c.claimed[0].shape)):
+
+        def jacobian(p):
+            return p.jacobian(by_index(p, a), by_index(p, b))
+
+        for row, column in part_indices(c, there, n):
+            if c.explained(lambda k, p: part_of(jacobian(p), row, column, n, c.claimed[0].shape)):
+                return part_name(name, row, column)
+        for layout in layouts([there], n) if there.size < 2000 else [plain(there.ndim)]:
+            if squeezed(layout.read(there).shape) == squeezed(c.claimed[0].shape) and \
+                    c.explained(lambda k, p: layout.read(jacobian(p)).reshape(c.claimed[0].shape)):
                 return name
     return None
 
@@ -842,12 +846,19 @@ def outer(c):
         for text, build in ((f"outer(claim, {name})", lambda u, v: np.outer(u, v)), (f"outer({name}, claim)", lambda u, v: np.outer(v, u))):
             if c.would_be_right(lambda k, p: as_shape(build(c.claimed[k].ravel(), values[k]), c.shape)):
                 return Finding("outer product", f"The claim lacks the outer product with {name}: {c.name} is {text}, of shape {c.shape}.")
-    if len(set(squeezed(c.shape))) == 1 and all(np.linalg.matrix_rank(e.reshape(squeezed(c.shape))) <= 1 for e in c.exact):
-        if c.explained(lambda k, p: as_shape(np.diagonal(c.exact[k].reshape(squeezed(c.shape))), c.claimed[0].shape)):
-            return Finding("outer product", f"The claim multiplies element by element where the outer product should be: it is the diagonal "
-                           f"of {c.name}, which has shape {c.shape}.")
-    if not squeezed(c.claimed[0].shape) and c.explained(lambda k, p: np.trace(c.exact[k].reshape(squeezed(c.shape))).reshape(
-            c.claimed[0].shape) if len(set(squeezed(c.shape))) == 1 else None):
+    return None
+
+
+def diagonal_of_outer(c):
+    """A product element by element, or an inner one, where the outer product of two vectors should be."""
+    sizes = squeezed(c.shape)
+    if len(sizes) != 2 or sizes[0] != sizes[1] or not all(np.linalg.matrix_rank(e.reshape(sizes)) <= 1 for e in c.exact):
+        return None
+    shape = c.claimed[0].shape
+    if c.explained(lambda k, p: as_shape(np.diagonal(c.exact[k].reshape(sizes)), shape)):
+        return Finding("outer product", "The claim multiplies element by element where the outer product should be: it is the diagonal "
+                       f"of {c.name}, which has shape {c.shape}.")
+    if c.explained(lambda k, p: as_shape(np.trace(c.exact[k].reshape(sizes)), shape)):
         return Finding("outer product", f"The claim is an inner product where the outer product should be, of shape {c.shape}.")
     return None
 
@@ -855,8 +866,8 @@ def outer(c):
 def repeated(c):
     """One row for all, where all are equal."""
     if c.claimed[0].ndim and _fits(c.claimed[0].shape, c.shape) and c.would_be_right(lambda k, p: np.broadcast_to(c.claimed[k], c.shape)):
-        return Finding("shape", f"The numbers are right, the shape is not: {c.name} has shape {c.shape}, with the claim, of shape "
-                       f"{c.claimed[0].shape}, along each of the other elements.")
+        return Finding("shape", f"The numbers are right, the shape is not: {c.name} has shape {c.shape}, and repeats the "
+                       f"claim, of shape {c.claimed[0].shape}.")
     return None
 
 
@@ -1019,7 +1030,8 @@ def general(c):
 
 SAME_SHAPE = (nothing_there, sign, another_number, transposed, factor, mistaken_step, summed, missing_value, another_quantity,
               two_missing, extra_value, shifted, parts, difference, arrangement, two_values, a_value, coincidence)
-OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, arrangement, another_quantity, reshaped, sum_of_another, a_value)
+OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, diagonal_of_outer, arrangement, another_quantity,
+               reshaped, sum_of_another, a_value)
 
 
 def of_failure(question, text, point, error):

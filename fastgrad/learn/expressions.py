@@ -43,7 +43,7 @@ SIGNS = {"σ": "sigma", "⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-",
 PRIME = "_prime_of_"
 
 
-def parse(text, names=()):
+def parse(text, names=(), listed=None):
     """A formula.
 
     Parameters
@@ -51,6 +51,8 @@ def parse(text, names=()):
     text : str
     names : container of str
         What it may use besides functions and ``pi``, ``e``.
+    listed : iterable of str, optional
+        Those that an error lists; all of them by default.
 
     Returns
     -------
@@ -75,11 +77,11 @@ def parse(text, names=()):
         where = f" near character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise ValueError(f"{text!r} is not a formula{where}: use numbers, names, + - * / ** @, comparisons and functions") from None
     used = set()
-    _check(body, text, names, used, 0)
+    _check(body, text, names, used, 0, names if listed is None else listed)
     return Expression(text, body, frozenset(used))
 
 
-def _check(node, text, names, used, depth):
+def _check(node, text, names, used, depth, listed):
     """Refuses whatever is not arithmetic."""
     if depth > MOST_DEPTH:
         raise ValueError(f"{text[:40]!r}... is nested more than {MOST_DEPTH} deep")
@@ -92,7 +94,7 @@ def _check(node, text, names, used, depth):
     elif isinstance(node, ast.Name):
         if node.id not in CONSTANTS or node.id in names:
             if node.id not in names:
-                known = ", ".join(sorted(map(str, names))) or "none"
+                known = ", ".join(sorted(map(str, listed))) or "none"
                 what = "is a function: write its argument after it" if node.id in FUNCTIONS else "is not a name here"
                 raise ValueError(f"{text!r}: {node.id} {what}; there are {known}")
             used.add(node.id)
@@ -123,7 +125,7 @@ def _check(node, text, names, used, depth):
         raise ValueError(f"{text!r}: a formula has numbers, names, + - * / ** @, comparisons, .T, [i, j] and functions, "
                          f"and nothing like {ast.unparse(node)!r}")
     for child in children:
-        _check(child, text, names, used, depth + 1)
+        _check(child, text, names, used, depth + 1, listed)
 
 
 class Misfit(ValueError):
