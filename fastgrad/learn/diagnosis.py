@@ -7,25 +7,27 @@ with another rule at that step.  A mistake explains a claim if it gives the clai
 Knows nothing about how claims are read.
 """
 
-import ast
 import itertools
 import math
 from fractions import Fraction
 
 import numpy as np
 
-from fastgrad.learn import derivation
-from fastgrad.learn.expressions import Misfit, parse
+from fastgrad.learn.arrangements import arranged
+from fastgrad.learn.expressions import parse
 from fastgrad.learn.graph import ROWS
 from fastgrad.learn.layouts import layouts, plain, squeezed
+from fastgrad.learn.mistakes import mistakes
+from fastgrad.learn.naming import factor_name, operand_text, text_of
+from fastgrad.learn.questions import quantity, with_abbreviations
+from fastgrad.learn.verdict import Verdict, numbers
 
 __all__ = ["at_a_kink", "diagnose", "of_failure"]
 
+MOST_ELEMENTS = 64          # of which a table is printed
 MOST_SWEEPS = 3000          # for mistakes in steps
 MOST_PAIRS = 600            # of factors
-MOST_ARRANGEMENTS = 300     # of each set of factors
 KINKS = ("relu", "leaky_relu", "absolute", "sign", "maximum", "minimum", "fmax", "fmin", "clip", "hypot", "max", "min")
-INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "matmul": "@"}
 CONSTANTS = {"ln 2": math.log(2), "ln 10": math.log(10), "pi": math.pi, "sqrt(2)": math.sqrt(2), "e": math.e,
              "sqrt(pi)": math.sqrt(math.pi), "sqrt(2 pi)": math.sqrt(2 * math.pi)}
 
@@ -99,9 +101,9 @@ def diagnose(question, text, points, count):
     claim = Claim(question, text, points, (fitting or found_layouts)[0])
     finding = None
     if not np.isfinite(given.claimed).all() and np.isfinite(given.exact).all():
-        finding = Finding("not finite", f"The claim for {claim.name} is {derivation.numbers(given.claimed)}; the derivative is finite.")
+        finding = Finding("not finite", f"The claim for {claim.name} is {numbers(given.claimed)}; the derivative is finite.")
     elif not np.isfinite(given.exact).all():
-        finding = Finding("not finite", f"{claim.name} is not finite at the given point ({derivation.numbers(given.exact)}), and "
+        finding = Finding("not finite", f"{claim.name} is not finite at the given point ({numbers(given.exact)}), and "
                           "the claim differs there.")
     for search in (SAME_SHAPE if claim.fits else OTHER_SHAPE):
         finding = finding or search(claim)
@@ -113,7 +115,7 @@ def diagnose(question, text, points, count):
         finding.message = f"Right at the given point, wrong at others: {sentence}"
     shown = next((k for k, p in enumerate(claim.points) if claim.fits and not p.close(claim.claimed[k], claim.exact[k]).all()), 0)
     details += table(claim, shown)
-    return derivation.Verdict(finding.cause, finding.message, details, error_of(claim), given.claimed, claim.exact[0])
+    return Verdict(finding.cause, finding.message, details, error_of(claim), given.claimed, claim.exact[0])
 
 
 def error_of(claim):
@@ -128,17 +130,17 @@ def table(claim, k):
     point, c, e = claim.points[k], claim.claimed[k], claim.exact[k]
     where = "" if k == 0 else f" at {arguments(point)}"
     if not claim.fits:
-        return [f"the claim has shape {c.shape}: {derivation.numbers(c)}",
-                f"{claim.name} has shape {e.shape}: {derivation.numbers(e)}"]
+        return [f"the claim has shape {c.shape}: {numbers(c)}",
+                f"{claim.name} has shape {e.shape}: {numbers(e)}"]
     if e.size == 1:
         return [f"the claim is {float(c.ravel()[0]):.6g}, {claim.name} is {float(e.ravel()[0]):.6g}{where}"]
     right = point.close(c, e)
     lines = [f"{int(right.sum())} of {right.size} elements are right{where}"]
-    if e.ndim > 2 or e.size > derivation.MOST_ELEMENTS:
+    if e.ndim > 2 or e.size > MOST_ELEMENTS:
         wrong = np.argwhere(~right)
         lines += [f"[{', '.join(map(str, index))}] is {e[tuple(index)]:.4g}, not {c[tuple(index)]:.4g}" for index in wrong[:6]]
         return lines + ([f"and {len(wrong) - 6} more"] if len(wrong) > 6 else [])
-    cells = [[f"{x:.4g}" if ok else f"{x:.4g} (not {y:.4g})" for x, y, ok in zip(*rows)]
+    cells = [[f"{x + 0.0:.4g}" if ok else f"{x + 0.0:.4g} (not {y + 0.0:.4g})" for x, y, ok in zip(*rows)]
              for rows in zip(np.atleast_2d(e), np.atleast_2d(c), np.atleast_2d(right))]
     width = max(len(cell) for row in cells for cell in row)
     return lines + ["  ".join(cell.ljust(width) for cell in row).rstrip() for row in cells]
@@ -150,7 +152,7 @@ def arguments(point):
     for name, arg in zip(point.question.places, point.args):
         array = np.asarray(arg) if not isinstance(arg, (dict, list, tuple)) else None
         if array is not None and array.dtype.kind in "fiu" and array.size <= 4:
-            parts.append(f"{name}={derivation.numbers(array)}")
+            parts.append(f"{name}={numbers(array)}")
     return ", ".join(parts) if parts and len(parts) == len(point.args) else "another point"
 
 
@@ -416,18 +418,18 @@ def mistaken_step(c):
     """One step with another rule."""
     steps = ways(c)
     budget = MOST_SWEEPS // (max(1, steps_size(c)) * max(1, len(c.points[0].graph.steps) // 20))
-    for mistake in sorted((m for step, j in steps for m in mistakes(c, step, j)), key=lambda m: m.rank):
+    for mistake in sorted((m for step, j in steps for m in mistakes([by_index(p, step.index) for p in c.points], j)), key=lambda m: m.rank):
         budget -= 1
         if budget < 0:
             return None
         if c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, {(mistake.index, mistake.position): mistake.rule}))):
-            return Finding(mistake.cause, mistake.sentence(c), its_other_name(c))
+            return Finding(mistake.cause, mistake.sentence(c.name), its_other_name(c))
     return None
 
 
 def two_missing(c):
     """Two local derivatives forgotten."""
-    forgotten = [m for step, j in ways(c) for m in mistakes(c, step, j) if m.cause == "missing factor"]
+    forgotten = [m for step, j in ways(c) for m in mistakes([by_index(p, step.index) for p in c.points], j) if m.cause == "missing factor" and m.rank == 0]
     if len(forgotten) > 14 or steps_size(c) > 20:
         return None
     for one, two in itertools.combinations(forgotten, 2):
@@ -465,145 +467,6 @@ def flows(step, j):
     return step.operation not in ROWS or step.local(j) is not None
 
 
-class Mistake:
-    """A step with another rule."""
-
-    def __init__(self, cause, rank, step, position, rule, name, words):
-        self.cause, self.rank, self.index, self.position = cause, rank, step.index, position
-        self.rule, self.name, self.words = rule, name, words
-
-    def sentence(self, c):
-        return self.words.format(claim=f"The claim for {c.name}", name=self.name)
-
-
-def mistakes(c, step, j):
-    """The mistakes that are made with operand j of a step."""
-    found = []
-
-    def add(cause, rank, rule, words):
-        found.append(Mistake(cause, rank, step, j, rule, factor_name(step, j), words))
-
-    def scaled(change):
-        """A rule: the cotangent times ``change(step)``, an array of the shape of the value."""
-        def rule(index_step, operand, cotangent, value):
-            return fit(cotangent * change(index_step), operand.shape)
-        return rule
-
-    if step.operation in ROWS:
-        locals_ = [by_index(point, step.index).local(j) for point in c.points]
-        at = f"in the step {text_of(step)}"
-        if all((local == -1).all() for local in locals_):
-            add("sign", 2, scaled(lambda s: 1.0), "{claim} has lost the minus sign of " + text_of(step) + ".")
-        elif not all((local == 1).all() for local in locals_):
-            add("missing factor", 0, scaled(lambda s: 1.0), "{claim} lacks the factor {name}: multiply by it.")
-            add("extra factor", 1, scaled(lambda s: s.local(j) ** 2), "{claim} has the factor {name} twice.")
-            add("extra factor", 4, scaled(lambda s: 1 / s.local(j)), "{claim} divides by {name} where it should multiply by it.")
-            add("sign", 3, scaled(lambda s: -s.local(j)), "{claim} has a wrong sign at the factor {name}.")
-        else:
-            add("sign", 3, scaled(lambda s: -1.0), "{claim} has a wrong sign at the term that comes through " + text_of(step) + ".")
-        for change, words in wrong_locals(step, j):
-            add("local derivative", 2, scaled(change), f"{{claim}} has a wrong local derivative {at}: {words}.")
-    elif step.operation == "softmax":
-        add("local derivative", 2, scaled(lambda s: s.value * (1 - s.value)),
-            "{claim} uses only the diagonal of the Jacobian of the softmax, A_i (1 - A_i); the elements -A_i A_j off it are missing.")
-        add("missing factor", 3, scaled(lambda s: 1.0), "{claim} lacks the Jacobian of the softmax.")
-    elif step.operation == "matmul" and len(step.operands) == 2 and step.operands[1 - j] is not None:
-        add("transposed", 5, untransposed(j), f"{{claim}} has {text_of(step.operands[1 - j])} where its transpose should be, {at_step(step)}.")
-    elif step.operation == "mean":
-        add("factor", 3, lambda s, operand, cotangent, value: value * (operand.value.size / max(s.value.size, 1)),
-            f"{{claim}} lacks the 1/{step.operands[0].value.size // max(step.value.size, 1)} of {text_of(step)}.")
-    add("missing term", 6, lambda s, operand, cotangent, value: np.zeros(operand.shape),
-        f"{{claim}} lacks a term: what comes through {text_of(step)}" + (f", operand {j + 1}" if same_operands(step) else "") + ".")
-    return found
-
-
-def same_operands(step):
-    return len(step.operands) == 2 and step.operands[0] is step.operands[1]
-
-
-def at_step(step):
-    return f"in the step {text_of(step)}"
-
-
-def untransposed(j):
-    def rule(step, operand, cotangent, value):
-        other = step.operands[1 - j].value
-        try:
-            made = cotangent @ other if j == 0 else other @ cotangent
-        except ValueError:
-            return np.full(operand.shape, np.nan)
-        return made if made.shape == operand.shape else np.full(operand.shape, np.nan)
-    return rule
-
-
-def fit(array, shape):
-    """Summed to the shape of what was broadcast."""
-    extra = array.ndim - len(shape)
-    array = array.sum(tuple(range(extra)))
-    axes = tuple(k for k, n in enumerate(shape) if n == 1 and array.shape[k] != 1)
-    return array.sum(axes, keepdims=True) if axes else array
-
-
-def wrong_locals(step, j):
-    """What is written instead of a local derivative: (function of the step, words)."""
-    def x(s):
-        return s.operands[0].value
-
-    def y(s):
-        return s.operands[1].value
-
-    def v(s):
-        return s.value
-
-    operation, name, value = step.operation, operand_text(step, 0), text_of(step)
-    if operation == "sigmoid":
-        return [(lambda s: v(s), f"it has {value} where {value} * (1 - {value}) should be"),
-                (lambda s: 1 - v(s), f"it has 1 - {value} where {value} * (1 - {value}) should be; in e^-z / (1 + e^-z)**2 that is the "
-                                     "square lost"),
-                (lambda s: np.exp(x(s)) * v(s)**2, "e^z where e^-z should be, in the numerator of e^-z / (1 + e^-z)**2"),
-                (lambda s: v(s) * (1 + v(s)), f"it has {value} * (1 + {value}) where {value} * (1 - {value}) should be"),
-                (lambda s: v(s)**2, f"it has {value}**2 where {value} * (1 - {value}) should be"),
-                (lambda s: 1 - v(s)**2, f"it has the derivative of tanh, 1 - {value}**2"),
-                (lambda s: x(s) * (1 - x(s)), f"{name} * (1 - {name}) takes the argument where the value {value} should be")]
-    if operation == "tanh":
-        return [(lambda s: 1 - v(s), f"it has 1 - {value} where 1 - {value}**2 should be: the square is lost"),
-                (lambda s: 1 + v(s)**2, f"it has 1 + {value}**2 where 1 - {value}**2 should be"),
-                (lambda s: v(s) * (1 - v(s)), f"it has the derivative of sigmoid, {value} * (1 - {value})"),
-                (lambda s: v(s)**2, f"it has {value}**2 where 1 - {value}**2 should be"),
-                (lambda s: 1 - x(s)**2, f"1 - {name}**2 takes the argument where the value {value} should be")]
-    if operation == "relu":
-        return [(lambda s: v(s), f"it has {value} itself where [{name} > 0] should be"),
-                (lambda s: (x(s) < 0) * 1.0, f"it has [{name} < 0] where [{name} > 0] should be"),
-                (lambda s: np.sign(x(s)), f"it has the sign of {name} where [{name} > 0] should be")]
-    if operation == "exp":
-        return [(lambda s: 1 / v(s), f"the exponent has the wrong sign, e^-({name}) where e^({name}) should be"),
-                (lambda s: x(s) * np.exp(x(s) - 1), "the power rule does not apply to exp, which is its own derivative")]
-    if operation == "log":
-        return [(lambda s: v(s), f"it has {value} itself where 1 / ({name}) should be")]
-    if operation == "sqrt":
-        return [(lambda s: 1 / v(s), f"the 1/2 of 1 / (2 {value}) is missing"),
-                (lambda s: v(s) / 2, f"it has {value} / 2 where 1 / (2 {value}) should be")]
-    if operation == "square":
-        return [(lambda s: x(s), f"the 2 of 2 * {name} is missing"), (lambda s: 2.0 + 0 * x(s), f"the {name} of 2 * {name} is missing"),
-                (lambda s: 2 * v(s), f"it has 2 * {value}: the exponent was not lowered"), (lambda s: v(s), f"it has {value} itself")]
-    if operation == "power" and j == 0:
-        return [(lambda s: x(s) ** (y(s) - 1), "the exponent in front is missing"),
-                (lambda s: y(s) * v(s), "the exponent was not lowered"),
-                (lambda s: y(s) + 0 * x(s), f"the power of {name} is missing"),
-                (lambda s: v(s), f"it has {value} itself"),
-                (lambda s: v(s) / y(s), "it divides by the exponent where it should multiply by it"),
-                (lambda s: y(s) * x(s) ** (y(s) + 1), "the exponent was raised, not lowered")]
-    if operation == "divide" and j == 1:
-        return [(lambda s: -x(s) / y(s), f"the square of the denominator is lost, in -({name}) / ({operand_text(step, 1)})**2"),
-                (lambda s: -1 / y(s)**2, f"the numerator {name} is missing, in -({name}) / ({operand_text(step, 1)})**2"),
-                (lambda s: x(s) / y(s), "the square of the denominator and the minus sign are lost")]
-    if operation == "reciprocal":
-        return [(lambda s: -v(s), "the square of the denominator is lost")]
-    if operation in ("sin", "cos"):
-        return [(lambda s: v(s), f"it has {value} itself")]
-    return []
-
-
 # Factors among the values
 
 def values_of(c):
@@ -633,10 +496,26 @@ def values_of(c):
         for name in [name for name, v in c.points[0].values.items() if name in named_steps(c) and 1 < np.size(v) <= 16]:
             for index in np.ndindex(c.points[0].values[name].shape):
                 found[f"{name}[{', '.join(map(str, index))}]"] = lambda k, p, name=name, index=index: np.asarray(p.values[name][index])
+    for name, make in slopes(c):
+        found.setdefault(name, make)
     for name, array in c.points[0].values.items():
         if name not in found and name in c.question.places and not isinstance(array, (list, tuple)):
             found[name] = primal(name)
     return found
+
+
+def slopes(c):
+    """The derivatives of one number by another, between values on the way that have names: ``dL/dz3``."""
+    point = c.points[0]
+    on_the_way = {step.index for step, _ in ways(c)}
+    named = [s for s in point.graph.steps if s.index in on_the_way and s.value.size == 1 and (s.name or s is point.graph.output)]
+    pairs = [(a, b) for a, b in itertools.product(named, named) if b.index < a.index]
+    return [(quantity(c.question.output if a is point.graph.output else a.label, b.label), slope(a.index, b.index))
+            for a, b in pairs[:60]]
+
+
+def slope(a, b):
+    return lambda k, p: p.jacobian(by_index(p, a), by_index(p, b)).reshape(())
 
 
 def named_steps(c):
@@ -743,7 +622,7 @@ def quantities(c):
             if a is point.a and b is point.b and not (c.question.of_index or c.question.wrt_index):
                 continue
             label = c.question.output if a is point.graph.output else a.label
-            found.append((derivation.quantity(label, text_of(b)), 2 * (a is not point.a) + (b is not point.b) + 4 * (b.name is None),
+            found.append((quantity(label, text_of(b)), 2 * (a is not point.a) + (b is not point.b) + 4 * (b.name is None),
                           a.index, b.index))
     return sorted(found, key=lambda q: q[1])
 
@@ -863,6 +742,16 @@ def diagonal_of_outer(c):
     return None
 
 
+def diagonal_alone(c):
+    """The diagonal of a Jacobian that has more."""
+    sizes = squeezed(c.shape)
+    if len(sizes) == 2 and sizes[0] == sizes[1] and c.explained(
+            lambda k, p: as_shape(np.diagonal(c.exact[k].reshape(sizes)), c.claimed[k].shape)):
+        return Finding("shape", f"The claim is the diagonal of {c.name} alone, and its elements off the diagonal are not 0: {c.name} has shape "
+                       f"{c.shape}.")
+    return None
+
+
 def repeated(c):
     """One row for all, where all are equal."""
     if c.claimed[0].ndim and _fits(c.claimed[0].shape, c.shape) and c.would_be_right(lambda k, p: np.broadcast_to(c.claimed[k], c.shape)):
@@ -887,7 +776,7 @@ def sum_of_another(c):
     for name, _, a, b in quantities(c)[:60]:
         jacobians = [p.jacobian(by_index(p, a), by_index(p, b)) for p in c.points]
         if jacobians[0].size > 1 and c.explained(lambda k, p: jacobians[k].sum().reshape(c.claimed[0].shape)):
-            forgotten = [m.name for step, j in ways(c) for m in mistakes(c, step, j) if m.cause == "missing factor"]
+            forgotten = [m.name for step, j in ways(c) for m in mistakes([by_index(p, step.index) for p in c.points], j) if m.cause == "missing factor" and m.rank == 0]
             masks = [m for m in forgotten if m.startswith("relu'")]
             masks += [operand_text(step, 1 - j) for step, j in ways(c) if step.operation == "matmul" and step.operands[j] is c.points[0].b]
             lacks = f" It lacks {' and '.join(masks)}, and the sum should not be there." if masks else " The sum should not be there."
@@ -902,115 +791,8 @@ def arrangement(c):
         return None
     if c.fits:
         return Finding("order", f"The factors are right, their order or transposition is not: {c.name} is {found}.")
-    cause = "outer product" if "outer(" in found else "shape"
+    cause = "outer product" if found.startswith("outer(") and "outer(" not in c.text else "shape"
     return Finding(cause, f"The shape is wrong, {c.claimed[0].shape} and not {c.shape}; the same factors fit as {found}.")
-
-
-def arranged(question, text, points, exact):
-    """A formula of the factors of a product, each used once, that is the exact derivative; None."""
-    if not isinstance(text, str):
-        return None
-    tree = parse(text, question.known | set(question.where)).body
-    leaves = factors_of(tree)
-    if not 2 <= len(leaves) <= 6:
-        return None
-    texts = [ast.unparse(leaf).replace("_prime_of_", "") for leaf in leaves]
-    texts = [t if leaf_is_plain(leaf) else f"({t})" for t, leaf in zip(texts, leaves)]
-    point = points[0]
-    values = derivation._with_abbreviations(point, question.where)
-    known = set(values)
-    try:
-        arrays = [np.asarray(parse(_text(leaf), known)(values), float) for leaf in leaves]
-    except (ValueError, TypeError):
-        return None
-    target = exact[0]
-    full = (1 << len(leaves)) - 1
-    made = {}
-    for k, (array, text_) in enumerate(zip(arrays, texts)):
-        made[1 << k] = [(array, text_)] + ([(array.T, text_ + ".T")] if array.ndim == 2 and array.size > 1 else [])
-    for mask in range(1, full + 1):
-        if mask in made:
-            continue
-        rows, seen = [], set()
-        part = (mask - 1) & mask
-        while part:
-            for (u, s), (v, t) in itertools.product(made[part], made[mask ^ part]):
-                for array, text_ in combined(u, s, v, t, part < (mask ^ part)):
-                    key = (array.shape, np.round(array / (np.abs(array).max() or 1.0), 9).tobytes())
-                    if key not in seen and len(rows) < MOST_ARRANGEMENTS:
-                        seen.add(key)
-                        rows.append((array, text_))
-            part = (part - 1) & mask
-        made[mask] = rows
-    for array, text_ in sorted(made[full], key=lambda row: len(row[1])):
-        if squeezed(array.shape) == squeezed(target.shape) and point.close(array.reshape(target.shape), target).all():
-            text_ = unwrapped(text_)
-            if all(_same_as(text_, p, e, question) for p, e in zip(points[1:], exact[1:])):
-                return text_
-    return None
-
-
-def _same_as(text, point, exact, question):
-    try:
-        values = derivation._with_abbreviations(point, question.where)
-        array = np.asarray(parse(text, set(values))(values), float)
-    except ValueError:
-        return False
-    return squeezed(array.shape) == squeezed(exact.shape) and point.close(array.reshape(exact.shape), exact).all()
-
-
-def combined(u, s, v, t, once):
-    """Products of two arrays with their texts."""
-    if once and _product_shape(u, v):
-        yield u * v, f"({s} * {t})"
-    if u.ndim == v.ndim == 2 and u.shape[1] == v.shape[0] and u.size > 1 and v.size > 1:
-        yield u @ v, f"({s} @ {t})"
-    if u.ndim == 2 and v.ndim == 1 and u.shape[1] == v.shape[0]:
-        yield u @ v, f"({s} @ {t})"
-    if u.ndim == 1 and v.ndim == 2 and u.shape[0] == v.shape[0]:
-        yield u @ v, f"({s} @ {t})"
-    if u.ndim == v.ndim == 1:
-        yield np.outer(u, v), f"outer({unwrapped(s)}, {unwrapped(t)})"
-
-
-def _product_shape(u, v):
-    if u.ndim == 0 or v.ndim == 0 or u.shape == v.shape:
-        return True
-    return u.ndim == v.ndim == 2 and all(n == m or 1 in (n, m) for n, m in zip(u.shape, v.shape)) and \
-        np.broadcast_shapes(u.shape, v.shape) in (u.shape, v.shape)
-
-
-def unwrapped(text):
-    if not (text.startswith("(") and text.endswith(")")):
-        return text
-    depth = 0
-    for k, sign_ in enumerate(text):
-        depth += (sign_ == "(") - (sign_ == ")")
-        if depth == 0 and k < len(text) - 1:
-            return text
-    return text[1:-1]
-
-
-def factors_of(node):
-    """The factors of a product; a division is one factor with its divisor turned over."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.MatMult)):
-        return factors_of(node.left) + factors_of(node.right)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return [ast.Constant(-1)] + factors_of(node.operand)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return factors_of(node.left) + [ast.BinOp(ast.Constant(1), ast.Div(), node.right)]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("outer", "dot", "matmul", "multiply"):
-        return [factor_ for part in node.args for factor_ in factors_of(part)]
-    return [node]
-
-
-def leaf_is_plain(leaf):
-    return isinstance(leaf, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) or isinstance(leaf, ast.Constant) and leaf.value >= 0
-
-
-def _text(node):
-    text = ast.unparse(ast.fix_missing_locations(node))
-    return text.replace("_prime_of_", "")
 
 
 # What is left
@@ -1030,7 +812,7 @@ def general(c):
 
 SAME_SHAPE = (nothing_there, sign, another_number, transposed, factor, mistaken_step, summed, missing_value, another_quantity,
               two_missing, extra_value, shifted, parts, difference, arrangement, two_values, a_value, coincidence)
-OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, diagonal_of_outer, arrangement, another_quantity,
+OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, diagonal_of_outer, diagonal_alone, arrangement, another_quantity,
                reshaped, sum_of_another, a_value)
 
 
@@ -1042,15 +824,15 @@ def of_failure(question, text, point, error):
     details = []
     if isinstance(text, str):
         names = sorted(parse(text, question.known | set(question.where)).names)
-        values = derivation._with_abbreviations(point, question.where)
+        values = with_abbreviations(point, question.where)
         details.append("shapes: " + ", ".join(f"{name} {np.shape(values[name])}" for name in names))
-    cause = "outer product" if found and "outer(" in found and text.count("@") == 0 else "shape"
+    cause = "outer product" if found and found.startswith("outer(") and "outer(" not in text else "shape"
     if found:
         message = f"The shapes do not fit: {question.quantity} has shape {exact.shape}, and the same factors give it as {found}."
         details.insert(0, str(error))
     else:
         message = message.rstrip(".") + f"; {question.quantity} has shape {exact.shape}."
-    return derivation.Verdict(cause, message, details, np.nan, None, exact)
+    return Verdict(cause, message, details, np.nan, None, exact)
 
 
 def at_a_kink(point):
@@ -1062,44 +844,3 @@ def at_a_kink(point):
             if step.operation not in ("max", "min") and other is not None and (x == other).any():
                 return text_of(step)
     return None
-
-
-# Names
-
-def text_of(step, depth=3):
-    """A value by its name, or by how it is computed."""
-    if step.name or step.is_source or depth == 0:
-        return step.label
-    operands = [operand_text(step, j, depth - 1) for j in range(len(step.operands))]
-    if step.operation in INFIX and len(operands) == 2:
-        operands = [f"({o})" if " " in o and step.operation not in ("add",) else o for o in operands]
-        return f"{operands[0]} {INFIX[step.operation]} {operands[1]}"
-    if step.operation == "negative":
-        return f"-({operands[0]})" if " " in operands[0] else f"-{operands[0]}"
-    if step.operation == "transpose":
-        return f"({operands[0]}).T" if " " in operands[0] else f"{operands[0]}.T"
-    return f"{step.operation}({', '.join(operands)})"
-
-
-def operand_text(step, j, depth=3):
-    operand = step.operands[j]
-    return "?" if operand is None else text_of(operand, depth)
-
-
-def factor_name(step, j):
-    """The local derivative of a step by operand j."""
-    if step.operation == "multiply" and len(step.operands) == 2:
-        return operand_text(step, 1 - j, 2)
-    if step.operation == "divide" and j == 0:
-        other = operand_text(step, 1, 2)
-        return f"1 / ({other})" if " " in other else f"1 / {other}"
-    if len(step.operands) == 1:
-        return f"{step.operation}'({operand_text(step, 0, 2)})"
-    if step.operation == "power" and j == 0 and step.operands[1].operation == "constant" and step.operands[1].value.ndim == 0:
-        n, base = float(step.operands[1].value), operand_text(step, 0, 2)
-        base = f"({base})" if " " in base else base
-        return f"{n:g} * {base}" if n == 2 else f"{n:g} * {base}**{n - 1:g}"
-    if step.operation in ("maximum", "minimum") and len(step.operands) == 2:
-        one, other = operand_text(step, j, 2), operand_text(step, 1 - j, 2)
-        return f"[{one} {'>' if step.operation == 'maximum' else '<'} {other}]"
-    return f"d({text_of(step, 2)})/d({operand_text(step, j, 2)})"
