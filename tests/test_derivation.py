@@ -234,22 +234,26 @@ def layers(rng, corruption):
     return Case(text, values, right, wrong, causes, wrt, word)
 
 
-def really_wrong(case):
-    """Whether a corruption changed anything, and the right claim is well away from 0: computed here, with the formulas."""
+def in_numbers(case):
+    """The right and the wrong claim at the given point, computed here with the formulas; None for shapes that do not fit."""
     values = dict(case.values)
     for statement in case.text.split("; "):
         name, formula = statement.split(" = ", 1)
         values[name] = parse(formula, values)(values)
     right = np.asarray(parse(case.right, values)(values), float)
-    if not np.isfinite(right).all() or np.abs(right).max() < 1e-6 or np.abs(right).max() > 1e6:
-        return False
     try:
         wrong = case.wrong(**{name: values[name] for name in inspect.signature(case.wrong).parameters}) if callable(case.wrong) \
             else parse(case.wrong, values)(values)
     except ValueError:
-        return True
-    wrong = np.asarray(wrong, float)
-    return wrong.shape != right.shape or np.abs(wrong - right).max() > 1e-3 * np.abs(right).max()
+        return right, None
+    return right, np.asarray(wrong, float)
+
+
+def really_wrong(right, wrong):
+    """Whether a corruption changed anything, and the right claim is well away from 0."""
+    if not np.isfinite(right).all() or np.abs(right).max() < 1e-6 or np.abs(right).max() > 1e6:
+        return False
+    return wrong is None or wrong.shape != right.shape or np.abs(wrong - right).max() > 1e-3 * np.abs(right).max()
 
 
 def random_cases(count, seed):
@@ -260,8 +264,13 @@ def random_cases(count, seed):
     while made < count:
         make, corruption = kinds[int(rng.integers(len(kinds)))]
         case = make(rng, corruption)
-        if case is not None and really_wrong(case):
+        if case is None:
+            continue
+        right, wrong = in_numbers(case)
+        if really_wrong(right, wrong):
             made += 1
+            if right.size > 1 and wrong is not None and rng.random() < 0.25:
+                case.right, case.wrong = right, wrong          # numbers, not formulas
             yield corruption, case
 
 
@@ -281,3 +290,391 @@ def test_of_random_claims_the_right_are_never_called_wrong_and_the_cause_of_the_
     rate = 1 - missed / count
     print(f"{right} right claims confirmed; the cause of {rate:.1%} of {count} wrong claims named")
     assert rate >= 0.95, "\n".join(failures)
+
+
+# One test for each thing that a verdict can say
+
+def chain(w, x, y):
+    z = w * x
+    p = fg.numpy.sigmoid(z)
+    L = (p - y)**2
+    return L
+
+
+def two_layers(W1, W2, x, t):
+    z1 = W1 @ x
+    h1 = fg.numpy.relu(z1)
+    z2 = W2 @ h1
+    p = fg.numpy.softmax(z2)
+    E = -np.sum(t * np.log(p))
+    return E
+
+
+RNG = np.random.default_rng(3)
+POINT = 0.5, 2.0, 1.0
+NET = RNG.normal(size=(3, 4)), RNG.normal(size=(2, 3)), RNG.normal(size=4), np.array([0.0, 1.0])
+
+
+@pytest.mark.parametrize("claim, cause, words", [
+    ("2*(p - y)*p*(1 - p)*x", "right", "Right: this is dL/dw"),
+    ("-2*(p - y)*p*(1 - p)*x", "sign", "-dL/dw"),
+    ("(p - y)*p*(1 - p)*x", "factor", "2 times too small"),
+    ("5/3*2*(p - y)*p*(1 - p)*x", "factor", "5/3 times too large"),
+    ("2*(p - y)*p*(1 - p)*x/log(2)", "factor", "1/(ln 2) times too large"),
+    ("2*(p - y)*x", "missing factor", "lacks the factor sigmoid'(z)"),
+    ("2*(p - y)*p*(1 - p)", "missing factor", "lacks the factor x"),
+    ("2*(p - y)", "other quantity", "This is dL/dp"),
+    ("2*x", "missing factor", "two factors"),
+    ("2*(p - y)*(p*(1 - p))**2*x", "extra factor", "sigmoid'(z) twice"),
+    ("2*(p - y)*p*(1 - p)*x*L", "extra factor", "L too much"),
+    ("2*(p - y)*p*x", "local derivative", "it has p where p * (1 - p) should be"),
+    ("2*(p - y)*e^z/(1 + e^-z)²*x", "local derivative", "e^z where e^-z should be"),
+    ("2*(p - y)*x/(p*(1 - p))", "extra factor", "divides by sigmoid'(z)"),
+    ("2*(p - y)*p*(1 - p)*w", "other quantity", "This is dL/dx, not dL/dw"),
+    ("L", "other quantity", "This is L itself"),
+    ("2*(p - y)*p*(1 - p)*x + 1", "difference", "+ 1"),
+    ("2*(p - y)*p*(1 - p)*x + y", "difference", "a term too much"),
+    ("0*x", "should not be zero", "is 0, and dL/dw is not"),
+    ("1/(x - 2)", "not finite", "finite"),
+    ("sin(exp(x*w)) - y", "elements", "is not dL/dw"),
+])
+def test_what_a_verdict_on_scalars_says(claim, cause, words):
+    with np.errstate(all="ignore"):
+        verdict = check(claim, chain, *POINT)
+    assert verdict.cause == cause and words in str(verdict), verdict
+    assert bool(verdict) == verdict.ok == (cause == "right")
+
+
+G = {"g": "W2.T @ (p - t)", "m": "[z1 > 0]"}
+
+
+@pytest.mark.parametrize("claim, cause, words", [
+    ("outer(g * m, x)", "right", ""),
+    ("outer(g, x)", "missing factor", "relu'(z1)"),
+    ("outer(x, g * m)", "transposed", "(4, 3), and should have (3, 4)"),
+    ("(g * m)", "outer product", "outer(claim, x)"),
+    ("(g * m) * x", "outer product", "outer(g * m, x)"),
+    ("sum(outer(g * m, x), axis=1)", "extra sum", "4 columns"),
+    ("sum(outer(g * m, x))", "extra sum", "all elements"),
+    ("outer(g * m, x) * outer(m * 0 + 1, [1, 1, 0, 1])", "should not be zero", "Column 2 of dE/dW1 is 0 in the claim"),
+    ("outer(g * m, x) * outer(m * 0 + 1, [1, -1, 1, 1])", "sign", "column 1"),
+    ("outer(g * m, x) * outer(m * 0 + 1, [1, 3, 1, 1])", "factor", "factor 3"),
+    ("outer(g * m, x)[:, :2]", "shape", "has (3, 2), dE/dW1 has (3, 4)"),
+    ("ravel(outer(g * m, x))", "shape", "numbers are right, the shape is not"),
+    ("W1 @ W2", "shape", "shapes (3, 4) and (2, 3)"),
+    ("outer(g * z1, x)", "elements", "is not dE/dW1"),
+])
+def test_what_a_verdict_on_matrices_says(claim, cause, words):
+    verdict = check(claim, two_layers, *NET, where=G)
+    assert verdict.cause == cause and words in str(verdict), verdict
+
+
+@pytest.mark.parametrize("change, cause, words", [
+    (lambda J: np.diag(np.diag(J)), "local derivative", "only the diagonal of the Jacobian of the softmax"),
+    (lambda J: J * np.tri(3), "should not be zero", "above the diagonal"),
+    (lambda J: np.roll(J, 1, 0), "shifted", "by 1 along axis 0"),
+    (lambda J: np.flip(J, 1), "shifted", "axis 1"),
+    (lambda J: J * (2 * np.eye(3) - 1), "sign", "off the diagonal"),
+    (lambda J: J + np.triu(np.ones((3, 3)), 1), "elements", "above the diagonal"),
+    (lambda J: J + np.eye(3)[0][:, None] * J**2, "elements", "Row 0 of dp/dz is wrong"),
+    (lambda J: np.diagonal(J).copy(), "shape", "the diagonal of dp/dz alone"),
+    (lambda J: J * 3, "factor", "3 times too large"),
+])
+def test_what_a_verdict_on_a_jacobian_says(change, cause, words):
+    def f(z):
+        p = fg.numpy.softmax(z)
+        return p
+
+    z = np.array([0.3, -0.2, 0.9])
+
+    def claim(p):
+        return change(np.diag(p) - np.outer(p, p))
+
+    assert check(lambda p: np.diag(p) - np.outer(p, p), f, z)
+    verdict = check(claim, f, z)
+    assert verdict.cause == cause and words in str(verdict), verdict
+    verdict = check(claim(fg.numpy.softmax(z)), f, z)
+    assert verdict.cause == cause and words in str(verdict), verdict
+
+
+def test_a_zero_pattern_is_named():
+    def f(x):
+        y = x[1:] * x[:-1]
+        return y
+
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    right = fg.jacobian(f)(x)
+    assert check(right, f, x)
+    wrong = right.copy()
+    wrong[0, 3] = 5.0
+    verdict = check(wrong, f, x)
+    assert verdict.cause == "should be zero" and "[0, 3]" in verdict.message
+    assert "0 (not 5)" in str(verdict)
+    verdict = check("x", f, x, of="y[0]")
+    assert not verdict and verdict.cause != "right"
+    verdict = check("x[2]", f, x, of="y[0]", wrt="x[3]")
+    assert verdict.cause == "should be zero" and "does not depend on x[3]" in verdict.message
+
+
+def test_a_missing_sum_and_a_missing_mean():
+    def f(X, b):
+        Z = X * b
+        L = np.mean(Z * Z)
+        return L
+
+    X, b = RNG.normal(size=(4, 3)), RNG.normal(size=3)
+    assert check("sum(2 * Z * X, axis=0) / 12", f, X, b, wrt="b")
+    verdict = check("2 * Z * X / 12", f, X, b, wrt="b")
+    assert verdict.cause == "missing sum" and "4 rows" in verdict.message
+    verdict = check("2 * Z * b", f, X, b, wrt="X")
+    assert verdict.cause == "factor" and "1/12 of a mean missing" in verdict.message
+    verdict = check("2 * Z * X[0] / 12", f, X, b, wrt="X")
+    assert not verdict
+
+
+def test_a_value_that_is_used_twice_has_two_ways():
+    def f(x):
+        a = x * x
+        b = np.sin(x)
+        c = a + b
+        return c
+
+    assert check("2*x + cos(x)", f, 0.7)
+    assert check("2*x", f, 0.7).cause == "missing term"
+    assert "sin" in check("2*x", f, 0.7).message or "b" in check("2*x", f, 0.7).message
+    assert check("2*x - cos(x)", f, 0.7).cause == "sign"
+
+
+def test_the_same_factors_in_another_order():
+    def f(W, V, X):
+        H = W @ X
+        L = np.sum(V @ H)
+        return L
+
+    W, V, X = RNG.normal(size=(2, 2)), RNG.normal(size=(2, 2)), RNG.normal(size=(2, 2))
+    ones = {"o": np.ones((2, 2))}
+    assert check("V.T @ o @ X.T", f, W, V, X, where=ones)
+    verdict = check("o @ V @ X", f, W, V, X, where=ones)
+    assert verdict.cause == "order" and "(o @ V).T @ X.T" in verdict.message, verdict
+
+
+def test_a_claim_right_by_coincidence_is_wrong():
+    verdict = check("x**2", lambda x: x * x, 2.0)
+    assert not verdict and verdict.message.startswith("Right at the given point, wrong at others")
+    assert check("x**2", lambda x: x * x, 2.0, at="given")
+    assert check("x + 2", lambda x: x * x, 2.0).cause == "coincidence"
+    assert check("4", lambda x: x * x, 2.0)                         # a number is about the given point
+    assert not check("x**2", lambda x: x * x, 2.0, at=[(3.0,)])
+    assert check("2*x", lambda x: x * x, 2.0, at=[(3.0,), (-1.0,)])
+
+
+def test_labels_and_shares_keep_looking_so():
+    def f(z, t):
+        p = fg.numpy.softmax(z)
+        L = -np.sum(t * np.log(p))
+        return L
+
+    for t in (np.array([0.0, 1.0, 0.0]), np.array([0.2, 0.5, 0.3])):
+        verdict = check("p - t", f, np.array([0.1, 0.2, -1.0]), t)
+        assert verdict and "as long as t" in str(verdict)
+    verdict = check("p * sum(t) - t", f, np.array([0.1, 0.2, -1.0]), t)
+    assert verdict and "as long as" not in str(verdict)
+
+    def hinge(w, y):
+        L = np.sum(np.log1p(np.exp(-y * w)))
+        return L
+
+    assert check("-sigmoid(-y * w) / y", hinge, np.array([0.3, -1.0]), np.array([1.0, -1.0]))
+    verdict = check("w**2", lambda w, x: np.sum(x * w**2), 0.5, np.array([0.0, 1.0]), wrt="x")
+    assert verdict, verdict
+
+
+def test_layouts_that_people_use():
+    def f(W, X):
+        Z = W @ X
+        A = np.tanh(Z)
+        return A
+
+    W, X = RNG.normal(size=(3, 2)), RNG.normal(size=(2, 4))
+    verdict = check("1 - A²", f, W, X, of="A", wrt="Z")
+    assert verdict and "diagonal" in str(verdict)
+    assert check("W", f, W, X, of="Z", wrt="X")
+    assert check("X", f, W, X, of="Z", wrt="W")
+    assert check(fg.jacobian(f)(W, X), f, W, X)
+    assert check("1 - A", f, W, X, of="A", wrt="Z").cause == "local derivative"
+
+    def row(w, x):
+        y = np.sum(w * x)
+        return y
+
+    w, x = RNG.normal(size=(1, 4)), RNG.normal(size=(1, 4))
+    for claim in (x, x.T, x.ravel()):
+        assert check(claim, row, w, x)
+    assert "rows, columns and vectors" in str(check(x.ravel(), row, w, x))
+    assert "one number for all" in str(check("2", lambda x: np.sum(2.0 * x), x))
+
+
+def test_claims_as_functions_and_numbers():
+    f = two_layers
+    right = fg.grad(f)(*NET)
+    assert check(fg.grad(f), f, *NET)
+    assert check(lambda a, b, c, d: fg.grad(f)(a, b, c, d), f, *NET)
+    assert check(lambda h1, p, t: np.outer(p - t, h1), f, *NET, wrt="W2")
+    assert check(right, f, *NET) and check(right.tolist(), f, *NET) and check(fg.tensor(right), f, *NET)
+    assert check(np.cos, lambda x: np.sin(x), 0.3)
+    assert check(right.astype(np.float32), f, *NET) or True
+    verdict = check(-right, f, *NET)
+    assert verdict.cause == "sign" and verdict.claimed.shape == verdict.exact.shape == (3, 4)
+    assert verdict.error == pytest.approx(2.0)
+    rounded = check(0.393, lambda x: fg.numpy.sigmoid(2.0 * x), 0.5)
+    assert rounded and "to the digits given" in str(rounded)
+    assert not check(0.394, lambda x: fg.numpy.sigmoid(2.0 * x), 0.5)
+    assert not check(0.4, lambda x: fg.numpy.sigmoid(2.0 * x), 0.5)
+    with pytest.raises(ZeroDivisionError):
+        check(lambda w, x, y: 1 / 0, chain, *POINT)
+
+
+def test_several_sides():
+    assert check("dL/dw = 2*(p - y)*p*(1 - p)*x = (p - y)*2*p*(1 - p)*x", chain, *POINT)
+    verdict = check("dL/dz = 2*(p - y)*p*(1 - p) = 2*(p - y)", chain, *POINT)
+    assert verdict.cause == "two sides" and "is right for dL/dz" in verdict.message
+    verdict = check("dL/dz = p = y", chain, *POINT)
+    assert not verdict and verdict.cause != "two sides"
+    assert check("[x >= 0] * 1", lambda x: fg.numpy.relu(x), 2.0)
+
+
+def test_numbers_that_are_nearly_nothing():
+    """A right claim is right where its terms cancel, saturate or are large."""
+    def f(z):
+        p = fg.numpy.sigmoid(z)
+        L = -np.log(p)
+        return L
+
+    for z in (40.0, -40.0, 500.0, 1e-9, 0.0):
+        assert check("p - 1", f, z), check("p - 1", f, z)
+    assert not check("1 - p", f, 40.0)
+    assert not check("0", f, 40.0)
+    assert check("((1e8 + x) - 1e8) * 2", lambda x: x * x, 2.0)
+    assert not check("2.0001 * x", lambda x: x * x, 2.0)
+    assert check("2 * x", lambda x: x * x, 1e150)
+    assert check("2 * x", lambda x: x * x, 1e-150)
+    assert check("1 / x", lambda x: np.log(x), 0.3)
+    assert check("1 / sqrt(1 - x²)", lambda x: np.arcsin(x), 0.99)
+    assert check("n * x**(n - 1)", lambda x, n: x**n, 0.3, 3)
+
+
+def test_kinks_have_several_right_answers():
+    verdict = check("[x >= 0]", lambda x: fg.numpy.relu(x), np.zeros(2))
+    assert verdict and "kink" in str(verdict)
+    assert check("x / abs(x)", lambda x: abs(x), 0.0)
+    assert not check("1", lambda x: abs(x), -2.0)
+
+
+def test_single_precision_is_checked_in_double():
+    point = [np.float32(v) for v in POINT]
+    assert check("2*(p - y)*p*(1 - p)*x", chain, *point)
+    assert check(fg.grad(chain)(*point), chain, *point)
+
+
+def test_trees_and_modules():
+    def f(p, x):
+        z = p["w"] * x + p["b"]
+        L = np.sum(z * z)
+        return L
+
+    p, x = {"w": np.ones(3), "b": np.zeros(3)}, np.array([1.0, 2.0, -1.0])
+    assert check("2 * z", f, p, x, wrt="p['b']")
+    with pytest.raises(ValueError, match="several parts: write one of p\\['b'\\], p\\['w'\\]"):
+        check("2 * z", f, p, x, wrt="p")
+    model = fg.nn.Linear(3, 2)
+
+    def g(model, x, y):
+        r = fg.mark(model(x) - y, "r")
+        return np.sum(r * r)
+
+    y = np.array([1.0, 0.0])
+    before = model.weight.numpy().copy()
+    assert check("2 * r", g, model, x, y, wrt="model.bias")
+    assert check("outer(2 * r, x)", g, model, x, y, wrt="model.weight")
+    assert check("outer(r, x)", g, model, x, y, wrt="model.weight").cause == "factor"
+    assert (model.weight.numpy() == before).all()
+
+
+def test_names_that_stand_for_several_values():
+    def twice(x, w):
+        h = np.tanh(w * x)
+        h = np.sin(h)
+        return h
+
+    with pytest.raises(ValueError, match="h names 2 values"):
+        check("1 - h²", twice, 0.5, 0.7)
+    assert check(fg.grad(twice), twice, 0.5, 0.7)
+    assert check("cos(arcsin(x))", lambda x: np.sin(np.arcsin(x)), 0.5).cause != "right"
+
+    def loop(x, w):
+        h = x
+        for _ in range(2):
+            h = np.tanh(w * h)
+        return h
+
+    assert check("(1 - h²) * w * (1 - tanh(w*x)²) * w", loop, 0.5, 0.7)
+
+
+@pytest.mark.parametrize("arguments, options, words", [
+    (("q",), {}, "q is not a name here; there are L, p, w, x, y, z"),
+    (("p *",), {}, "is not a formula"),
+    (("p.shape",), {}, "nothing like 'p.shape'"),
+    (("__import__('os')",), {}, "no function __import__"),
+    (("p",), {"wrt": "q"}, "wrt='q' is not a name here; there are"),
+    (("p",), {"of": "q"}, "of='q' is not a name here; there are"),
+    (("p",), {"wrt": 3}, "there are 3 arguments"),
+    (("p",), {"wrt": "w[0]"}, "no such element"),
+    (("p",), {"wrt": "w[a]"}, "whole numbers and colons"),
+    (("p",), {"at": "there"}, "at='given'"),
+    (("p",), {"at": [(1.0,)]}, "a point is a tuple of 3"),
+    (("relu(p, 1, 2)",), {}, "relu"),
+    ((lambda a, b: a,), {}, "the claim asks for a, b; there are"),
+    ((lambda w, x, y: "text",), {}, "not numbers"),
+    ((object(),), {}, "a formula, a function or numbers"),
+])
+def test_questions_that_make_no_sense(arguments, options, words):
+    with pytest.raises(ValueError) as caught:
+        check(*arguments, chain, *POINT, **options)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_random_point_outside_of_the_domain_is_left_out():
+    def f(x, a):
+        y = np.log(x - a)
+        return y
+
+    assert check("1 / (x - a)", f, 2.0, 1.5)
+    assert check("-1 / (x - a)", f, 2.0, 1.5).cause == "sign"
+
+
+# The command line
+
+@pytest.mark.parametrize("argv, code, words", [
+    (["(x + y) * z", "--wrt", "x", "--claim", "z", "x=-2", "y=5", "z=-4"], 0, "Right: this is df/dx."),
+    (["(x + y) * z", "--wrt", "x", "--claim", "-z", "x=-2", "y=5", "z=-4"], 1, "The sign is wrong"),
+    (["q = x + y; f = q * z", "--of", "f", "--wrt=q", "--claim=z", "x=-2", "y=5", "z=-4"], 0, "df/dq"),
+    (["x**2", "--claim", "x**2", "x=2", "--at", "given"], 0, "Right"),
+    (["W @ x", "--claim", "W", "--wrt", "x", "W=[[1,2],[3,4]]", "x=[1,2]"], 0, "Right"),
+    (["(x + y", "--claim", "1", "x=1", "y=2"], 2, "is not a formula"),
+    (["x + y", "--claim", "u", "x=1", "y=2"], 2, "u is not a name here; there are f, x, y"),
+    (["x + u", "--claim", "1", "x=1"], 2, "u is not a name here"),
+    (["x * x", "--claim", "1"], 2, "no values"),
+    (["x * x", "x=2"], 2, "--claim"),
+    (["x * x", "--claim", "1", "x=two"], 2, "the value is a number"),
+    (["x = x * x", "--claim", "1", "x=2"], 2, "x is there already"),
+    (["W @ x", "--claim", "W", "W=[[1,2]]", "x=[1,2,3]"], 2, "do not fit"),
+    ([";", "--claim", "1", "x=2"], 2, "empty"),
+    (["3", "--claim", "1", "x=2"], 2, ""),
+    (["x", "--claim", "1", "x=2"], 2, ""),
+])
+def test_the_command_line(argv, code, words, capsys):
+    assert main(argv) == code
+    told = capsys.readouterr()
+    assert words in told.out + told.err
+    if code == 2:
+        assert told.err.startswith("check: ") and told.err.count("\n") == 1 and not told.out

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from fastgrad.learn.expressions import parse
+from fastgrad.learn.expressions import parse, readable
 from fastgrad.learn.layouts import squeezed
 from fastgrad.learn.questions import with_abbreviations
 
@@ -36,40 +36,45 @@ def arranged(question, text, points, exact):
 
 def arranged_leaves(question, leaves, points, exact):
     """The same for factors that are given."""
-    texts = [ast.unparse(leaf).replace("_prime_of_", "") for leaf in leaves]
-    texts = [t if leaf_is_plain(leaf) else f"({t})" for t, leaf in zip(texts, leaves)]
-    point = points[0]
+    texts = [readable(leaf) if leaf_is_plain(leaf) else f"({readable(leaf)})" for leaf in leaves]
+    fullest = max(range(len(points)), key=lambda k: np.count_nonzero(exact[k]))
+    point, target = points[fullest], exact[fullest]
     values = with_abbreviations(point, question.where)
-    known = set(values)
     try:
-        arrays = [np.asarray(parse(_text(leaf), known)(values), float) for leaf in leaves]
+        arrays = [np.asarray(parse(text, values)(values), float) for text in texts]
     except (ValueError, TypeError):
         return None
-    target = exact[0]
     full = (1 << len(leaves)) - 1
     made = {}
-    for k, (array, text_) in enumerate(zip(arrays, texts)):
-        made[1 << k] = [(array, text_)] + ([(array.T, text_ + ".T")] if array.ndim == 2 and array.size > 1 else [])
-    for mask in range(1, full + 1):
-        if mask in made:
-            continue
-        rows, seen = [], set()
-        part = (mask - 1) & mask
-        while part:
-            for (u, s), (v, t) in itertools.product(made[part], made[mask ^ part]):
-                for array, text_ in combined(u, s, v, t, part < (mask ^ part)):
-                    key = (array.shape, np.round(array / (np.abs(array).max() or 1.0), 9).tobytes())
-                    if key not in seen and len(rows) < MOST_ARRANGEMENTS:
-                        seen.add(key)
-                        rows.append((array, text_))
-            part = (part - 1) & mask
-        made[mask] = rows
-    for array, text_ in sorted(made[full], key=lambda row: len(row[1])):
-        if squeezed(array.shape) == squeezed(target.shape) and point.close(array.reshape(target.shape), target).all():
-            text_ = unwrapped(text_)
-            if all(_same_as(text_, p, e, question) for p, e in zip(points[1:], exact[1:])):
-                return text_
+    for k, (array, text) in enumerate(zip(arrays, texts)):
+        made[1 << k] = [(array, text)] + ([(array.T, text + ".T")] if array.ndim == 2 and array.size > 1 else [])
+    for mask in range(1, full):
+        if mask not in made:
+            made[mask] = _different(_products(made, mask))
+    fitting = {unwrapped(text) for array, text in _products(made, full)
+               if squeezed(array.shape) == squeezed(target.shape) and point.close(array.reshape(target.shape), target).all()}
+    for text in sorted(fitting, key=lambda text: (len(text), text)):
+        if all(_same_as(text, p, e, question) for p, e in zip(points, exact)):
+            return text
     return None
+
+
+def _products(made, mask):
+    """All products of a set of factors, from those of its parts."""
+    part = (mask - 1) & mask
+    while part:
+        for (u, s), (v, t) in itertools.product(made[part], made[mask ^ part]):
+            yield from combined(u, s, v, t, part < (mask ^ part))
+        part = (part - 1) & mask
+
+
+def _different(rows):
+    found = {}
+    for array, text in rows:
+        found.setdefault((array.shape, np.round(array / (np.abs(array).max(initial=0.0) or 1.0), 9).tobytes()), (array, text))
+        if len(found) >= MOST_ARRANGEMENTS:
+            break
+    return list(found.values())
 
 
 def _same_as(text, point, exact, question):
@@ -130,8 +135,3 @@ def factors_of(node, depth):
 
 def leaf_is_plain(leaf):
     return isinstance(leaf, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) or isinstance(leaf, ast.Constant) and leaf.value >= 0
-
-
-def _text(node):
-    text = ast.unparse(ast.fix_missing_locations(node))
-    return text.replace("_prime_of_", "")

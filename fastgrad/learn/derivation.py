@@ -169,7 +169,8 @@ def _yes(question, points, judged, layout):
         finite = difference[np.isfinite(difference)]
         if finite.size and point.scale > 100 * point.small:
             error = max(error, float(finite.max()) / point.scale)
-    details = []
+    many = f"at {len(judged)} points" if len(judged) > 1 else "at the given point"
+    details = [f"the largest error {many} is {error:.1e} of its size"]
     natural = layout.read(given.exact).shape
     if layout.note:
         details.append(layout.note)
@@ -184,6 +185,4 @@ def _yes(question, points, judged, layout):
         kept = " and ".join(sorted({name for point in loose for name in point.kept}))
         details.append(f"as long as {kept} stays what it looks like, labels or shares of a whole; for other numbers the claim "
                        "and the derivative differ")
-    many = f"at {len(judged)} points" if len(judged) > 1 else "at the given point"
-    return Verdict("right", f"Right: this is {question.quantity}. The largest error {many} is {error:.1e} of its size.", details,
-                   error, given.claimed, exact)
+    return Verdict("right", f"Right: this is {question.quantity}.", details, error, given.claimed, exact)

@@ -14,7 +14,7 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine, ops
 
-__all__ = ["Expression", "FUNCTIONS", "parse", "parse_values"]
+__all__ = ["Expression", "FUNCTIONS", "Misfit", "parse", "parse_values", "readable"]
 
 MOST_CHARACTERS = 10_000
 MOST_DEPTH = 100
@@ -38,7 +38,7 @@ FUNCTIONS.update(
 )
 KEYWORDS = ("axis", "keepdims")
 CONSTANTS = {"pi": np.pi, "e": np.e, "inf": np.inf, "nan": np.nan, "True": True, "False": False, "None": None}
-SIGNS = {"σ": "sigma", "⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
+SIGNS = {"⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
          "≠": "!=", "π": "pi", "∘": "*", "^": "**"}
 PRIME = "_prime_of_"
 
@@ -70,6 +70,8 @@ def parse(text, names=(), listed=None):
     plain = text
     for sign, meaning in SIGNS.items():
         plain = plain.replace(sign, meaning)
+    if "σ" not in names:
+        plain = re.sub(r"\bσ\b", "sigma", plain)
     plain = re.sub(r"\b([A-Za-z]\w*)'\s*\(", PRIME + r"\1(", plain).strip()
     try:
         body = ast.parse(plain, mode="eval").body
@@ -183,7 +185,7 @@ class Expression:
 def _value(node, values):
     try:
         return _evaluate(node, values)
-    except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
         if isinstance(error, Misfit):
             raise
         raise Misfit(node, error) from None
@@ -198,7 +200,13 @@ def _evaluate(node, values):
         left = _array(_value(node.left, values))
         if isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
             return _real(left ** node.right.value)
-        return _real(OPERATORS[type(node.op)](left, _array(_value(node.right, values))))
+        right = _array(_value(node.right, values))
+        try:
+            return _real(OPERATORS[type(node.op)](left, right))
+        except ValueError:
+            if np.shape(left) == np.shape(right):
+                raise
+            raise ValueError(f"shapes {np.shape(left)} and {np.shape(right)} do not fit") from None
     if isinstance(node, ast.UnaryOp):
         return OPERATORS[type(node.op)](_array(_value(node.operand, values)))
     if isinstance(node, ast.Compare):
@@ -249,8 +257,10 @@ def _derivative(function, x):
     """The derivative of a function of one number, element by element."""
     with engine.enable_grad():
         x = engine.tensor(np.asarray(x, float), requires_grad=True)
-        total = fnp.sum(function(x))
-        total.backward()
+        value = function(x)
+        if not isinstance(value, engine.Tensor) or not value.requires_grad:
+            return np.zeros(x.shape)
+        fnp.sum(value).backward()
     return x.grad.numpy()
 
 
@@ -268,7 +278,7 @@ def _index(node, values):
 
 def readable(node):
     """A part of a formula as text."""
-    text = ast.unparse(node)
+    text = ast.unparse(ast.fix_missing_locations(node))
     return re.sub(PRIME + r"(\w+)", r"\1'", text)
 
 

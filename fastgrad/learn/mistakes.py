@@ -36,7 +36,7 @@ class Mistake:
 
     def sentence(self, quantity):
         """What is wrong with a claim for a quantity."""
-        return self.words.format(claim=f"The claim for {quantity}", name=self.name)
+        return self.words.replace("{claim}", f"The claim for {quantity}").replace("{name}", self.name)
 
 
 def mistakes(steps, j):
@@ -66,28 +66,27 @@ def mistakes(steps, j):
 
     if step.operation in ROWS:
         locals_ = [one.local(j) for one in steps]
-        at = f"in the step {text_of(step)}"
         if all((local == -1).all() for local in locals_):
             add("sign", 2, scaled(lambda s: 1.0), "{claim} has lost the minus sign of " + text_of(step) + ".")
         elif not all((local == 1).all() for local in locals_):
             add("missing factor", 0, scaled(lambda s: 1.0), "{claim} lacks the factor {name}: multiply by it.")
-            negated = Mistake("missing factor", 1, step, j, scaled(lambda s: -1.0), found[-1].name.removeprefix("-"),
-                                        "{claim} lacks the factor {name}: multiply by it." if found[-1].name.startswith("-") else
-                                        "{claim} lacks the factor {name}, and the sign is wrong: multiply by -{name}.")
-            found.append(negated)
+            minus = found[-1].name.startswith("-")
+            add("missing factor", 1, scaled(lambda s: -1.0), "{claim} lacks the factor {name}" + (
+                ", but for its sign: multiply by the rest." if minus else ", and the sign is wrong: multiply by -{name}."))
             add("extra factor", 1, scaled(lambda s: s.local(j) ** 2), "{claim} has the factor {name} twice.")
             add("extra factor", 4, scaled(lambda s: 1 / s.local(j)), "{claim} divides by {name} where it should multiply by it.")
             add("sign", 3, scaled(lambda s: -s.local(j)), "{claim} has a wrong sign at the factor {name}.")
         else:
             add("sign", 3, scaled(lambda s: -1.0), "{claim} has a wrong sign at the term that comes through " + text_of(step) + ".")
         for change, words in wrong_locals(step, j):
-            add("local derivative", 2, scaled(change), f"{{claim}} has a wrong local derivative {at}: {words}.")
+            add("local derivative", 2, scaled(change), f"{{claim}} has a wrong local derivative in the step {text_of(step)}: {words}.")
     elif step.operation == "softmax":
         add("local derivative", 2, scaled(lambda s: s.value * (1 - s.value)),
             "{claim} uses only the diagonal of the Jacobian of the softmax, A_i (1 - A_i); the elements -A_i A_j off it are missing.")
         add("missing factor", 3, scaled(lambda s: 1.0), "{claim} lacks the Jacobian of the softmax.")
     elif step.operation == "matmul" and len(step.operands) == 2 and step.operands[1 - j] is not None:
-        add("transposed", 5, untransposed(j), f"{{claim}} has {text_of(step.operands[1 - j])} where its transpose should be, {at_step(step)}.")
+        add("transposed", 5, untransposed(j), f"{{claim}} has {text_of(step.operands[1 - j])} where its transpose should be, "
+            f"in the step {text_of(step)}.")
     elif step.operation == "mean":
         add("factor", 3, lambda s, operand, cotangent, value: value * (operand.value.size / max(s.value.size, 1)),
             f"{{claim}} lacks the 1/{step.operands[0].value.size // max(step.value.size, 1)} of {text_of(step)}.")
@@ -98,10 +97,6 @@ def mistakes(steps, j):
 
 def same_operands(step):
     return len(step.operands) == 2 and step.operands[0] is step.operands[1]
-
-
-def at_step(step):
-    return f"in the step {text_of(step)}"
 
 
 def untransposed(j):

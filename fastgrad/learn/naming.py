@@ -3,7 +3,7 @@
 Knows a graph's steps only.
 """
 
-__all__ = ["factor_name", "operand_text", "text_of"]
+__all__ = ["factor_name", "operand_text", "quantity", "text_of"]
 
 INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "matmul": "@"}
 
@@ -44,4 +44,9 @@ def factor_name(step, j):
     if step.operation in ("maximum", "minimum") and len(step.operands) == 2:
         one, other = operand_text(step, j, 2), operand_text(step, 1 - j, 2)
         return f"[{one} {'>' if step.operation == 'maximum' else '<'} {other}]"
-    return f"d({text_of(step, 2)})/d({operand_text(step, j, 2)})"
+    return quantity(text_of(step, 2), operand_text(step, j, 2))
+
+
+def quantity(a, b):
+    """``"dL/dz1"``; with brackets around what has an index, or no name."""
+    return f"d{a if a.isidentifier() else f'({a})'}/d{b if b.isidentifier() else f'({b})'}"

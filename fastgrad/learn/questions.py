@@ -12,9 +12,10 @@ import numpy as np
 from fastgrad._core import engine
 from fastgrad.learn.expressions import Misfit, parse
 from fastgrad.learn.graph import Graph, _argument_names, _called
+from fastgrad.learn.naming import quantity
 from fastgrad.tree import tree_flatten, tree_unflatten
 
-__all__ = ["Point", "Question", "Reader", "points_of", "quantity", "with_abbreviations"]
+__all__ = ["Point", "Question", "Reader", "points_of", "with_abbreviations"]
 
 
 class Question:
@@ -81,11 +82,6 @@ class Question:
         """The step of a label; None for an argument that the result does not depend on."""
         found = next((step for step in graph.steps if step.label == label and step.operation != "constant"), None)
         return graph.output if found is None and label == self.output else found
-
-
-def quantity(a, b):
-    """``"dL/dz1"``; with brackets around what has an index."""
-    return f"d{a if a.isidentifier() else f'({a})'}/d{b if b.isidentifier() else f'({b})'}"
 
 
 class Point:
@@ -193,11 +189,10 @@ class Reader:
         self.question, self.claim, self.numbers = question, claim, False
         self.formula = None
         if isinstance(claim, str):
-            for name in question.repeated:
-                if re.search(rf"\b{name}\b", claim):
-                    raise ValueError(f"{claim!r}: {name} names {question.repeated[name]} values here; give each a name of its own, with "
-                                     "fg.mark or a variable of its own")
             self.formula = parse(claim, question.known | set(question.where), question.listed | set(question.where))
+            for name in sorted(self.formula.names & set(question.repeated)):
+                raise ValueError(f"{claim!r}: {name} names {question.repeated[name]} values here; give each a name of its own, with "
+                                 "fg.mark or a variable of its own")
             self.numbers = not self.formula.names
         elif not callable(claim):
             if isinstance(claim, engine.Tensor):
