@@ -484,9 +484,26 @@ def test_labels_and_shares_keep_looking_so():
         L = np.sum(np.log1p(np.exp(-y * w)))
         return L
 
+    assert check("-y * sigmoid(-y * w)", hinge, np.array([0.3, -1.0]), np.array([1.0, -1.0]))
     assert check("-sigmoid(-y * w) / y", hinge, np.array([0.3, -1.0]), np.array([1.0, -1.0]))
     verdict = check("w**2", lambda w, x: np.sum(x * w**2), 0.5, np.array([0.0, 1.0]), wrt="x")
     assert verdict, verdict
+
+
+def test_symmetric_matrices_unit_vectors_and_zeros_stay_so():
+    def form(x, A):
+        L = x @ A @ x
+        return L
+
+    A, x = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([0.5, -1.0])
+    assert check("(A + A.T) @ x", form, x, A)
+    verdict = check("2 * A @ x", form, x, A)
+    assert verdict and "as long as A" in str(verdict)
+    assert not check("2 * A @ x", form, x, np.array([[2.0, 1.0], [0.5, 3.0]]))
+    verdict = check("u / 1", lambda s, u: np.sum(s * u) / np.sum(u * u), x, np.array([0.6, 0.8]))
+    assert verdict and "as long as u" in str(verdict)
+    verdict = check("[L[0, 0], 0]", lambda x, L: L[0] @ x, x, np.array([[2.0, 0.0], [1.0, 3.0]]))
+    assert verdict and "as long as L" in str(verdict)
 
 
 def test_layouts_that_people_use():

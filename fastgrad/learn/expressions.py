@@ -139,9 +139,9 @@ class Misfit(ValueError):
         Whether shapes are why: numbers of other shapes would do.
     """
 
-    def __init__(self, node, error):
-        self.of_shapes = isinstance(error, (ValueError, IndexError))
-        super().__init__(f"in {readable(node)}: {' '.join(str(error).split()) or type(error).__name__}")
+    def __init__(self, message, of_shapes):
+        self.of_shapes = of_shapes
+        super().__init__(" ".join(message.split()))
 
 
 class Expression:
@@ -188,7 +188,7 @@ def _value(node, values):
     except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
         if isinstance(error, Misfit):
             raise
-        raise Misfit(node, error) from None
+        raise Misfit(f"in {readable(node)}: {str(error) or type(error).__name__}", isinstance(error, (ValueError, IndexError))) from None
 
 
 def _evaluate(node, values):

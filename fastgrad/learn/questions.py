@@ -13,7 +13,10 @@ from fastgrad._core import engine
 from fastgrad.learn.expressions import Misfit, parse
 from fastgrad.learn.graph import Graph, _argument_names, _called
 from fastgrad.learn.naming import quantity
+from fastgrad.learn.neighbours import neighbours
 from fastgrad.tree import tree_flatten, tree_unflatten
+
+MOST_ELEMENTS = 4_000_000       # of a Jacobian
 
 __all__ = ["Point", "Question", "Reader", "points_of", "with_abbreviations"]
 
@@ -142,6 +145,9 @@ class Point:
         """d a / d b in full: one sweep for each element of a; with other rules at some steps (``change``)."""
         if a is None or b is None:
             return np.zeros((() if a is None else a.shape) + self.b_shape)
+        if np.prod(a.shape, dtype=float) * np.prod(b.shape, dtype=float) > MOST_ELEMENTS and a.shape != ():
+            raise ValueError(f"{self.question.quantity}: a Jacobian of {a.shape} by {b.shape} is too large; differentiate a sum, or a "
+                             "smaller case")
         key = a.index
         if change is None and key in self._swept:
             sweeps = self._swept[key]
@@ -215,10 +221,7 @@ class Reader:
             except ValueError as error:
                 if isinstance(error, _Unknown):
                     raise
-                told = Misfit.__new__(Misfit)
-                ValueError.__init__(told, " ".join(str(error).split()))
-                told.of_shapes = True
-                raise told from None
+                raise Misfit(str(error), of_shapes=True) from None
         return as_numbers(value)
 
     def digits(self, array):
@@ -317,7 +320,7 @@ def points_of(question, ask, at):
     if ask.numbers or isinstance(at, str) and at == "given":
         return [given], None
     if at is None:
-        moved = [(args, kind, kept) for args, kind, kept in _random(question)]
+        moved = list(_random(question))
     elif isinstance(at, str):
         raise ValueError(f"at={at!r}: write at='given', or a sequence of tuples of arguments")
     else:
@@ -342,7 +345,7 @@ def _at(question, ask, args, kind, strict):
     """A Point; (Point, error) where the claim cannot be computed; None where there is nothing to compare."""
     try:
         point = Point(question, args)
-    except (ValueError, ArithmeticError, RuntimeError):
+    except Exception:           # at a random point: one that the function does not take
         if strict:
             raise
         return None
@@ -362,45 +365,15 @@ def _at(question, ask, args, kind, strict):
 
 
 def _random(question):
-    """Random points near the given one: (arguments, kind, names of what would have been kept).
-
-    Some keep the signs of all numbers, so that a logarithm stays defined; more do not, so that both sides of a kink are seen.
-    Arrays that look like labels or shares of a whole keep looking so, but in "free" points.
-    """
-    rng = np.random.default_rng(20_240_229)
-    asked = question.wrt
-    for kind in ["near"] * 2 + ["far"] * 6 + ["free"] * 2:
-        kept = []
-
-        def move(name, x):
-            x = np.asarray(x, float)
-            along = None if name == asked else _is_structured(x)
-            if along is not None:
-                kept.append(name)
-                if kind != "free":
-                    return _shuffled(x, along, rng)
-            size = float(np.sqrt(np.mean(x * x))) or 1.0
-            signs = rng.choice((-1.0, 1.0), x.shape) if kind == "far" else 1.0
-            return np.where(x == 0, 0.4 * size * rng.normal(0, 1.0, x.shape), signs * x * np.exp(0.4 * rng.normal(0, 1.0, x.shape)))
-
-        args = tuple(_each_float(arg, lambda x, name=name: move(name, x)) for name, arg in zip(question.places, question.args))
-        if kind != "free" or kept:
-            yield args, kind, tuple(kept)
-
-
-def _is_structured(x):
-    """The axis along which an array sums to 1, or () for one of 0, 1 and -1; None for any other."""
-    if x.size < 2 or (x == x.flat[0]).all():
-        return None
-    if (x >= 0).all():
-        for axis in range(x.ndim):
-            if x.shape[axis] > 1 and np.allclose(x.sum(axis), 1, rtol=1e-9):
-                return axis
-    return () if np.isin(x, (-1, 0, 1)).all() else None
-
-
-def _shuffled(x, along, rng):
-    return rng.permutation(x.ravel()).reshape(x.shape) if along == () else rng.permuted(x, axis=along)
+    """Points near the given one: (arguments, kind, names of the arguments that look like something)."""
+    floats, owners = [], []
+    for name, arg in zip(question.places, question.args):
+        found = []
+        _each_float(arg, lambda x: found.append(x) or x)
+        floats, owners = floats + found, owners + [name] * len(found)
+    for arrays, kind, kept in neighbours(floats, [name != _owner(question.wrt) for name in owners]):
+        rest = iter(arrays)
+        yield tuple(_each_float(arg, lambda x: next(rest)) for arg in question.args), kind, tuple({owners[k]: None for k in kept})
 
 
 # Numbers
