@@ -71,7 +71,8 @@ def _products(made, mask):
 def _different(rows):
     found = {}
     for array, text in rows:
-        found.setdefault((array.shape, np.round(array / (np.abs(array).max(initial=0.0) or 1.0), 9).tobytes()), (array, text))
+        size = np.abs(array).max(initial=0.0) or 1.0
+        found.setdefault((array.shape, np.round(array / size, 9).tobytes()), (array, text))
         if len(found) >= MOST_ARRANGEMENTS:
             break
     return list(found.values())
@@ -128,10 +129,11 @@ def factors_of(node, depth):
         return [ast.Constant(-1)] + factors_of(node.operand, depth - 1)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return factors_of(node.left, depth - 1) + [ast.BinOp(ast.Constant(1), ast.Div(), node.right)]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("outer", "dot", "matmul", "multiply"):
+    if isinstance(node, ast.Call) and node.func.id in ("outer", "dot", "matmul", "multiply"):
         return [factor_ for part in node.args for factor_ in factors_of(part, depth - 1)]
     return [node]
 
 
 def leaf_is_plain(leaf):
-    return isinstance(leaf, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) or isinstance(leaf, ast.Constant) and leaf.value >= 0
+    return isinstance(leaf, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)) or (
+        isinstance(leaf, ast.Constant) and isinstance(leaf.value, (int, float)) and leaf.value >= 0)

@@ -91,7 +91,8 @@ def _of_sides(question, sides, verdicts):
     wrong = [k for k, verdict in enumerate(verdicts) if not verdict]
     if not wrong:
         worst = max(verdicts, key=lambda verdict: verdict.error)
-        worst.message = worst.message.replace("Right: ", f"{'Both' if len(sides) == 2 else f'All {len(sides)}'} sides are right: ", 1)
+        every = "Both" if len(sides) == 2 else f"All {len(sides)}"
+        worst.message = worst.message.replace("Right: ", f"{every} sides are right: ", 1)
         return worst
     if len(wrong) == len(sides):
         first = verdicts[0]
@@ -138,8 +139,8 @@ def _judge(question, claim, at):
             for layout in layouts([point.exact for point in smooth], given.n):
                 if squeezed(layout.read(given.exact).shape) == squeezed(shape) and all(_all_close(p, layout) for p in smooth):
                     verdict = _yes(question, smooth, smooth, layout)
-                    verdict.details.append(f"at the given point itself there is a kink, of {diagnosis.at_a_kink(given)}, and the "
-                                           "claim makes another choice there than fastgrad")
+                    verdict.details.append(f"at the given point itself there is a kink, of {diagnosis.at_a_kink(given)}, "
+                                           "and the claim makes another choice there than fastgrad")
                     return verdict
         return diagnosis.diagnose(question, claim, judged, count)
 
@@ -183,6 +184,6 @@ def _yes(question, points, judged, layout):
         point.claimed.shape == given.claimed.shape and _all_close(point, layout))]
     if loose:
         kept = " and ".join(sorted({name for point in loose for name in point.kept}))
-        details.append(f"as long as {kept} stays what it looks like (labels, shares of a whole, symmetric, of length 1, 0 in places); for "
-                       "other numbers the claim and the derivative differ")
+        details.append(f"as long as {kept} stays what it looks like (labels, shares of a whole, symmetric, of length 1, "
+                       "0 in places); for other numbers the claim and the derivative differ")
     return Verdict("right", f"Right: this is {question.quantity}.", details, error, given.claimed, exact)

@@ -115,16 +115,16 @@ def diagnose(question, text, points, count):
     if right_there:
         sentence = finding.message[0].lower() + finding.message[1:] if finding.message.startswith("The ") else finding.message
         finding.message = f"Right at the given point, wrong at others: {sentence}"
-    shown = next((k for k, p in enumerate(claim.points) if claim.fits and not p.close(claim.claimed[k], claim.exact[k]).all()), 0)
-    details += table(claim, shown)
+    wrong = [k for k, p in enumerate(claim.points) if claim.fits and not p.close(claim.claimed[k], claim.exact[k]).all()]
+    details += table(claim, wrong[0] if wrong else 0)
     return Verdict(finding.cause, finding.message, details, error_of(claim), given.claimed, claim.exact[0])
 
 
 def error_of(claim):
     if not claim.fits:
         return np.nan
-    errors = [np.max(np.abs(c - e), initial=0.0) / (p.scale or 1.0) for c, e, p in zip(claim.claimed, claim.exact, claim.points)]
-    return max(errors)
+    return max(np.max(np.abs(c - e), initial=0.0) / (p.scale or 1.0)
+               for c, e, p in zip(claim.claimed, claim.exact, claim.points))
 
 
 def table(claim, k):
@@ -187,7 +187,8 @@ def transposed(c):
         return None
     for order in itertools.permutations(range(len(c.shape))):
         if order != tuple(range(len(c.shape))) and c.would_be_right(lambda k, p: c.claimed[k].transpose(order)):
-            return Finding("transposed", f"The claim is {c.name} transposed: it has shape {c.claimed[0].shape}, and should have "
+            return Finding(
+                "transposed", f"The claim is {c.name} transposed: it has shape {c.claimed[0].shape}, and should have "
                            f"{c.shape}." if c.claimed[0].shape != c.shape else f"The claim is {c.name} transposed.")
     return None
 
@@ -267,9 +268,11 @@ def summed(c):
     axes = [axis for axis, n in enumerate(c.shape) if n > 1]
     for chosen in subsets(axes):
         if c.explained(lambda k, p: np.broadcast_to(c.exact[k].sum(chosen, keepdims=True), c.shape)):
-            return Finding("extra sum", f"The claim is summed over {axes_text(chosen, c.shape)} of {c.name}, which should not be summed.")
+            return Finding(
+                "extra sum", f"The claim is summed over {axes_text(chosen, c.shape)} of {c.name}, which should not be summed.")
         if c.would_be_right(lambda k, p: np.broadcast_to(c.claimed[k].sum(chosen, keepdims=True), c.shape)):
-            return Finding("missing sum", f"A sum is missing: {c.name} is the claim summed over {axes_text(chosen, c.shape)}.")
+            return Finding(
+                "missing sum", f"A sum is missing: {c.name} is the claim summed over {axes_text(chosen, c.shape)}.")
     return None
 
 
@@ -292,21 +295,25 @@ def shifted(c):
         for by in range(1, n):
             if c.explained(lambda k, p: np.roll(c.exact[k], by, axis)):
                 way = by if by <= n // 2 else by - n
-                return Finding("shifted", f"The elements of {c.name} are in the wrong places: shifted by {way} along axis {axis}.")
+                return Finding(
+                    "shifted", f"The elements of {c.name} are in the wrong places: shifted by {way} along axis {axis}.")
         if c.explained(lambda k, p: np.flip(c.exact[k], axis)):
             return Finding("shifted", f"The elements of {c.name} are in reverse order along axis {axis}.")
         if n <= 5:
             for order in itertools.permutations(range(n)):
                 if c.explained(lambda k, p: np.take(c.exact[k], order, axis)):
-                    return Finding("shifted", f"The elements of {c.name} are in another order along axis {axis}: the claim has "
+                    return Finding(
+                        "shifted", f"The elements of {c.name} are in another order along axis {axis}: the claim has "
                                    f"{', '.join(map(str, order))}.")
         if n >= 3:
             for by in (1, -1):
                 here, there = (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by), slice(-by, None))
                 cut = (slice(None),) * axis
-                if all(p.close(c.claimed[k][cut + (here,)], c.exact[k][cut + (there,)]).all() for k, p in enumerate(c.points)) \
-                        and np.ptp(c.exact[0]) > 1e3 * c.points[0].small:
-                    return Finding("shifted", f"The elements of {c.name} are in the wrong places: shifted by {by} along axis {axis}.")
+                ends_meet = all(p.close(c.claimed[k][cut + (here,)], c.exact[k][cut + (there,)]).all()
+                                for k, p in enumerate(c.points))
+                if ends_meet and np.ptp(c.exact[0]) > 1e3 * c.points[0].small:
+                    return Finding(
+                        "shifted", f"The elements of {c.name} are in the wrong places: shifted by {by} along axis {axis}.")
     return None
 
 
@@ -324,7 +331,8 @@ def parts(c):
     if all(not e.any() for e in exact):
         return Finding("should be zero", f"{which[0].upper() + which[1:]} of {c.name} should be 0.")
     if all(not x.any() for x in claimed):
-        return Finding("should not be zero", f"{which[0].upper() + which[1:]} of {c.name} {are} 0 in the claim, and should not be.")
+        return Finding(
+            "should not be zero", f"{which[0].upper() + which[1:]} of {c.name} {are} 0 in the claim, and should not be.")
     wrong_index = index_mistake(c, wrong)
     if wrong_index:
         return Finding("index", f"{which[0].upper() + which[1:]} {are} wrong: {wrong_index}")
@@ -361,7 +369,7 @@ def pattern(wrong):
                 return "elements off the diagonal"
             if n == m and not wrong[~eye].any():
                 return "elements of the diagonal"
-    indices = [str(tuple(int(i) for i in index)).replace("(", "[").replace(",)", "]").replace(")", "]") for index in np.argwhere(wrong)]
+    indices = [f"[{', '.join(map(str, index))}]" for index in np.argwhere(wrong)]
     if len(indices) == 1:
         return f"element {indices[0]}"
     return f"the elements {', '.join(indices[:4])}" + (f" and {len(indices) - 4} more" if len(indices) > 4 else "")
@@ -405,7 +413,8 @@ def difference(c):
     deltas = [x - e for x, e in zip(c.claimed, c.exact)]
     first = float(deltas[0].ravel()[0])
     if all(p.close(d + e, first + e).all() for p, d, e in zip(c.points, deltas, c.exact)) and len(c.points) > 1:
-        return Finding("difference", f"The claim is {c.name} {'+' if first > 0 else '-'} {number_name(abs(first), 1e-6) or f'{abs(first):.6g}'}.")
+        number = number_name(abs(first), 1e-6) or f"{abs(first):.6g}"
+        return Finding("difference", f"The claim is {c.name} {'+' if first > 0 else '-'} {number}.")
     for name, make in values_of(c).items():
         if c.explained(lambda k, p: fitted(make(k, p), c.shape, c.exact[k], np.add)):
             return Finding("difference", f"The claim is {c.name} + {name}: a term too much.")
@@ -420,7 +429,7 @@ def mistaken_step(c):
     """One step with another rule."""
     steps = ways(c)
     budget = MOST_SWEEPS // (max(1, steps_size(c)) * max(1, len(c.points[0].graph.steps) // 20))
-    for mistake in sorted((m for step, j in steps for m in mistakes([by_index(p, step.index) for p in c.points], j)), key=lambda m: m.rank):
+    for mistake in possible_mistakes(c, steps):
         budget -= 1
         if budget < 0:
             return None
@@ -429,15 +438,26 @@ def mistaken_step(c):
     return None
 
 
+def possible_mistakes(c, steps):
+    """Those in the steps on the way, the most frequent first."""
+    found = [m for step, j in steps for m in mistakes([by_index(p, step.index) for p in c.points], j)]
+    return sorted(found, key=lambda m: m.rank)
+
+
+def forgotten_factors(c):
+    return [m for m in possible_mistakes(c, ways(c)) if m.cause == "missing factor" and m.rank == 0]
+
+
 def two_missing(c):
     """Two local derivatives forgotten."""
-    forgotten = [m for step, j in ways(c) for m in mistakes([by_index(p, step.index) for p in c.points], j) if m.cause == "missing factor" and m.rank == 0]
+    forgotten = forgotten_factors(c)
     if len(forgotten) > 14 or steps_size(c) > 20:
         return None
     for one, two in itertools.combinations(forgotten, 2):
         change = {(m.index, m.position): m.rule for m in (one, two)}
         if len(change) == 2 and c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, change))):
-            return Finding("missing factor", f"The claim for {c.name} lacks two factors, {one.name} and {two.name}: multiply by both.")
+            return Finding(
+                "missing factor", f"The claim for {c.name} lacks two factors, {one.name} and {two.name}: multiply by both.")
     return None
 
 
@@ -485,9 +505,12 @@ def values_of(c):
     def primal(name):
         return lambda k, p: np.asarray(p.values[name], float)
 
+    def element(name, index):
+        return lambda k, p: np.asarray(p.values[name][index])
+
     for step in sorted(steps, key=lambda s: s.name is None):
-        if step.value is not None and step.operation != "constant" and step.value.dtype.kind == "f" and text_of(step) not in found:
-            found[text_of(step)] = value(step.index)
+        if step.value is not None and step.operation != "constant" and step.value.dtype.kind == "f":
+            found.setdefault(text_of(step), value(step.index))
     for step in steps:
         if step.operation in ROWS and step.operation not in ("add", "subtract", "negative", "positive", "multiply"):
             for j in range(len(step.operands)):
@@ -497,7 +520,7 @@ def values_of(c):
     if c.shape == () and (c.question.of_index or c.question.wrt_index):
         for name in [name for name, v in c.points[0].values.items() if name in named_steps(c) and 1 < np.size(v) <= 16]:
             for index in np.ndindex(c.points[0].values[name].shape):
-                found[f"{name}[{', '.join(map(str, index))}]"] = lambda k, p, name=name, index=index: np.asarray(p.values[name][index])
+                found[f"{name}[{', '.join(map(str, index))}]"] = element(name, index)
     for name, make in slopes(c):
         found.setdefault(name, make)
     for name, array in c.points[0].values.items():
@@ -510,7 +533,8 @@ def slopes(c):
     """The derivatives of one number by another, between values on the way that have names: ``dL/dz3``."""
     point = c.points[0]
     on_the_way = {step.index for step, _ in ways(c)}
-    named = [s for s in point.graph.steps if s.index in on_the_way and s.value.size == 1 and (s.name or s is point.graph.output)]
+    named = [s for s in point.graph.steps
+             if s.index in on_the_way and s.value.size == 1 and (s.name or s is point.graph.output)]
     pairs = [(a, b) for a, b in itertools.product(named, named) if b.index < a.index]
     return [(quantity(c.question.output if a is point.graph.output else a.label, b.label), slope(a.index, b.index))
             for a, b in pairs[:60]]
@@ -572,7 +596,8 @@ def missing_value(c):
     for name, make in values_of(c).items():
         for way in multiples(c, make):
             if c.would_be_right(lambda k, p: c.claimed[k] * way(k, p)):
-                return Finding("missing factor", f"The claim for {c.name} lacks the factor {name}: multiply by it.", its_other_name(c))
+                return Finding(
+                    "missing factor", f"The claim for {c.name} lacks the factor {name}: multiply by it.", its_other_name(c))
     return None
 
 
@@ -586,7 +611,8 @@ def extra_value(c):
             continue
         for way in multiples(c, make):
             if c.explained(lambda k, p: c.exact[k] * way(k, p)):
-                return Finding("extra factor", f"The claim for {c.name} has the factor {name} too much: divide by it.", its_other_name(c))
+                return Finding(
+                    "extra factor", f"The claim for {c.name} has the factor {name} too much: divide by it.", its_other_name(c))
     return None
 
 
@@ -600,10 +626,12 @@ def two_values(c):
     pairs = list(itertools.combinations(found, 2))
     for (one, u), (two, v) in pairs:
         if c.would_be_right(lambda k, p: c.claimed[k] * u(k, p) * v(k, p)):
-            return Finding("missing factor", f"The claim for {c.name} lacks two factors, {one} and {two}: multiply by both.")
+            return Finding(
+                "missing factor", f"The claim for {c.name} lacks two factors, {one} and {two}: multiply by both.")
     for (one, u), (two, v) in pairs:
         if c.explained(lambda k, p: c.exact[k] * u(k, p) * v(k, p)):
-            return Finding("extra factor", f"The claim for {c.name} has two factors too many, {one} and {two}: divide by both.")
+            return Finding(
+                "extra factor", f"The claim for {c.name} has two factors too many, {one} and {two}: divide by both.")
     slope_names = {name for name, _ in slopes(c)}
     for (one, u), (two, v) in itertools.permutations([pair for pair in found if pair[0] not in slope_names], 2):
         if c.explained(lambda k, p: c.exact[k] * u(k, p) / v(k, p)):
@@ -707,14 +735,16 @@ def a_value(c):
 def missing_sum(c):
     for chosen in subsets(range(c.claimed[0].ndim)):
         if c.would_be_right(lambda k, p: as_shape(c.claimed[k].sum(chosen), c.shape)):
-            return Finding("missing sum", f"A sum is missing: summed over {axes_text(chosen, c.claimed[0].shape)}, the claim is {c.name}.")
+            return Finding(
+                "missing sum", f"A sum is missing: summed over {axes_text(chosen, c.claimed[0].shape)}, the claim is {c.name}.")
     return None
 
 
 def extra_sum(c):
     for chosen in subsets(range(len(c.shape))):
         if c.explained(lambda k, p: as_shape(c.exact[k].sum(chosen), c.claimed[0].shape)):
-            return Finding("extra sum", f"The claim is summed over {axes_text(chosen, c.shape)} of {c.name}, which should not be summed.")
+            return Finding(
+                "extra sum", f"The claim is summed over {axes_text(chosen, c.shape)} of {c.name}, which should not be summed.")
     return None
 
 
@@ -728,9 +758,10 @@ def outer(c):
         return None
     found = vectors(c)
     for name, values in found.items():
-        for text, build in ((f"outer(claim, {name})", lambda u, v: np.outer(u, v)), (f"outer({name}, claim)", lambda u, v: np.outer(v, u))):
+        for text, build in ((f"outer(claim, {name})", np.outer), (f"outer({name}, claim)", lambda u, v: np.outer(v, u))):
             if c.would_be_right(lambda k, p: as_shape(build(c.claimed[k].ravel(), values[k]), c.shape)):
-                return Finding("outer product", f"The claim lacks the outer product with {name}: {c.name} is {text}, of shape {c.shape}.")
+                return Finding(
+                    "outer product", f"The claim lacks the outer product with {name}: {c.name} is {text}, of shape {c.shape}.")
     return None
 
 
@@ -741,10 +772,12 @@ def diagonal_of_outer(c):
         return None
     shape = c.claimed[0].shape
     if c.explained(lambda k, p: as_shape(np.diagonal(c.exact[k].reshape(sizes)), shape)):
-        return Finding("outer product", "The claim multiplies element by element where the outer product should be: it is the diagonal "
+        return Finding(
+            "outer product", "The claim multiplies element by element where the outer product should be: it is the diagonal "
                        f"of {c.name}, which has shape {c.shape}.")
     if c.explained(lambda k, p: as_shape(np.trace(c.exact[k].reshape(sizes)), shape)):
-        return Finding("outer product", f"The claim is an inner product where the outer product should be, of shape {c.shape}.")
+        return Finding(
+            "outer product", f"The claim is an inner product where the outer product should be, of shape {c.shape}.")
     return None
 
 
@@ -753,14 +786,16 @@ def diagonal_alone(c):
     sizes = squeezed(c.shape)
     if len(sizes) == 2 and sizes[0] == sizes[1] and c.explained(
             lambda k, p: as_shape(np.diagonal(c.exact[k].reshape(sizes)), c.claimed[k].shape)):
-        return Finding("shape", f"The claim is the diagonal of {c.name} alone, and its elements off the diagonal are not 0: {c.name} has shape "
+        return Finding(
+            "shape", f"The claim is the diagonal of {c.name} alone, and its elements off the diagonal are not 0: {c.name} has shape "
                        f"{c.shape}.")
     return None
 
 
 def repeated(c):
     """One row for all, where all are equal."""
-    if c.claimed[0].ndim and _fits(c.claimed[0].shape, c.shape) and c.would_be_right(lambda k, p: np.broadcast_to(c.claimed[k], c.shape)):
+    if c.claimed[0].ndim and _fits(c.claimed[0].shape, c.shape) and c.would_be_right(
+            lambda k, p: np.broadcast_to(c.claimed[k], c.shape)):
         return Finding("shape", f"The numbers are right, the shape is not: {c.name} has shape {c.shape}, and repeats the "
                        f"claim, of shape {c.claimed[0].shape}.")
     return None
@@ -770,7 +805,8 @@ def reshaped(c):
     if c.claimed[0].size == c.exact[0].size:
         for order in itertools.permutations(range(len(c.shape))) if len(c.shape) <= 4 else [tuple(range(len(c.shape)))]:
             if c.explained(lambda k, p: c.exact[k].transpose(order).reshape(c.claimed[0].shape)):
-                return Finding("shape", f"The numbers are right, the shape is not: {c.name} has shape {c.shape}, the claim "
+                return Finding(
+                    "shape", f"The numbers are right, the shape is not: {c.name} has shape {c.shape}, the claim "
                                f"{c.claimed[0].shape}.")
     return None
 
@@ -782,11 +818,12 @@ def sum_of_another(c):
     for name, _, a, b in quantities(c)[:60]:
         jacobians = [p.jacobian(by_index(p, a), by_index(p, b)) for p in c.points]
         if jacobians[0].size > 1 and c.explained(lambda k, p: jacobians[k].sum().reshape(c.claimed[0].shape)):
-            forgotten = [m.name for step, j in ways(c) for m in mistakes([by_index(p, step.index) for p in c.points], j) if m.cause == "missing factor" and m.rank == 0]
-            masks = [m for m in forgotten if m.startswith("relu'")]
-            masks += [operand_text(step, 1 - j) for step, j in ways(c) if step.operation == "matmul" and step.operands[j] is c.points[0].b]
-            lacks = f" It lacks {' and '.join(masks)}, and the sum should not be there." if masks else " The sum should not be there."
-            return Finding("extra sum", f"The claim is the sum of the elements of {name}; {c.name} has shape {c.shape}.{lacks}")
+            lacking = [m.name for m in forgotten_factors(c) if m.name.startswith("relu'")]
+            lacking += [operand_text(step, 1 - j) for step, j in ways(c)
+                        if step.operation == "matmul" and step.operands[j] is c.points[0].b]
+            lacks = f" It lacks {' and '.join(lacking)}, and the sum should not be there." if lacking else ""
+            return Finding(
+                "extra sum", f"The claim is the sum of the elements of {name}; {c.name} has shape {c.shape}.{lacks}")
     return None
 
 
@@ -806,7 +843,8 @@ def arrangement(c):
 def coincidence(c):
     if c.points[0].close(c.claimed[0], c.exact[0]).all():
         bad = next(k for k, p in enumerate(c.points) if not p.close(c.claimed[k], c.exact[k]).all())
-        return Finding("coincidence", f"the claim is {c.name} for these numbers only, and not at {arguments(c.points[bad])}.")
+        return Finding(
+            "coincidence", f"the claim is {c.name} for these numbers only, and not at {arguments(c.points[bad])}.")
     return None
 
 
@@ -816,17 +854,17 @@ def general(c):
     return Finding("elements", f"The claim is not {c.name}.")
 
 
-SAME_SHAPE = (nothing_there, sign, another_number, transposed, factor, mistaken_step, summed, missing_value, another_quantity,
-              two_missing, extra_value, shifted, parts, difference, arrangement, two_values, a_value, coincidence)
-OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, diagonal_of_outer, diagonal_alone, arrangement, another_quantity,
-               reshaped, sum_of_another, a_value)
+SAME_SHAPE = (nothing_there, sign, another_number, transposed, factor, mistaken_step, summed, missing_value,
+              another_quantity, two_missing, extra_value, shifted, parts, difference, arrangement, two_values, a_value, coincidence)
+OTHER_SHAPE = (nothing_there, transposed, outer, missing_sum, extra_sum, repeated, diagonal_of_outer, diagonal_alone,
+               arrangement, another_quantity, reshaped, sum_of_another, a_value)
 
 
 def of_failure(question, text, point, error):
     """The verdict on a claim whose shapes do not fit together."""
     exact = point.exact
     found = arranged(question, text, [point], [exact])
-    message = f"The claim cannot be computed, {error}" if str(error).startswith("in ") else f"The claim cannot be computed: {error}"
+    message = f"The claim cannot be computed{', ' if str(error).startswith('in ') else ': '}{error}"
     details = []
     if isinstance(text, str):
         names = sorted(parse(text, question.known | set(question.where)).names)

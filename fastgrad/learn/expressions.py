@@ -188,7 +188,8 @@ def _value(node, values):
     except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
         if isinstance(error, Misfit):
             raise
-        raise Misfit(f"in {readable(node)}: {str(error) or type(error).__name__}", isinstance(error, (ValueError, IndexError))) from None
+        told = f"in {readable(node)}: {str(error) or type(error).__name__}"
+        raise Misfit(told, isinstance(error, (ValueError, IndexError))) from None
 
 
 def _evaluate(node, values):
@@ -204,7 +205,7 @@ def _evaluate(node, values):
         try:
             return _real(OPERATORS[type(node.op)](left, right))
         except ValueError:
-            if np.shape(left) == np.shape(right):
+            if np.shape(left) == np.shape(right) and not isinstance(node.op, ast.MatMult):
                 raise
             raise ValueError(f"shapes {np.shape(left)} and {np.shape(right)} do not fit") from None
     if isinstance(node, ast.UnaryOp):

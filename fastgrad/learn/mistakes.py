@@ -77,21 +77,26 @@ def mistakes(steps, j):
             add("extra factor", 4, scaled(lambda s: 1 / s.local(j)), "{claim} divides by {name} where it should multiply by it.")
             add("sign", 3, scaled(lambda s: -s.local(j)), "{claim} has a wrong sign at the factor {name}.")
         else:
-            add("sign", 3, scaled(lambda s: -1.0), "{claim} has a wrong sign at the term that comes through " + text_of(step) + ".")
+            add("sign", 3, scaled(lambda s: -1.0), 
+                "{claim} has a wrong sign at the term that comes through " + text_of(step) + ".")
         for change, words in wrong_locals(step, j):
-            add("local derivative", 2, scaled(change), f"{{claim}} has a wrong local derivative in the step {text_of(step)}: {words}.")
+            add("local derivative", 2, scaled(change),
+                f"{{claim}} has a wrong local derivative in the step {text_of(step)}: {words}.")
     elif step.operation == "softmax":
         add("local derivative", 2, scaled(lambda s: s.value * (1 - s.value)),
-            "{claim} uses only the diagonal of the Jacobian of the softmax, A_i (1 - A_i); the elements -A_i A_j off it are missing.")
+            "{claim} uses only the diagonal of the Jacobian of the softmax, A_i (1 - A_i); "
+            "the elements -A_i A_j off it are missing.")
         add("missing factor", 3, scaled(lambda s: 1.0), "{claim} lacks the Jacobian of the softmax.")
     elif step.operation == "matmul" and len(step.operands) == 2 and step.operands[1 - j] is not None:
-        add("transposed", 5, untransposed(j), f"{{claim}} has {text_of(step.operands[1 - j])} where its transpose should be, "
+        add("transposed", 5, untransposed(j),
+            f"{{claim}} has {text_of(step.operands[1 - j])} where its transpose should be, "
             f"in the step {text_of(step)}.")
     elif step.operation == "mean":
         add("factor", 3, lambda s, operand, cotangent, value: value * (operand.value.size / max(s.value.size, 1)),
             f"{{claim}} lacks the 1/{step.operands[0].value.size // max(step.value.size, 1)} of {text_of(step)}.")
     add("missing term", 6, lambda s, operand, cotangent, value: np.zeros(operand.shape),
-        f"{{claim}} lacks a term: what comes through {text_of(step)}" + (f", operand {j + 1}" if same_operands(step) else "") + ".")
+        f"{{claim}} lacks a term: what comes through {text_of(step)}"
+        + (f", operand {j + 1}" if same_operands(step) else "") + ".")
     return found
 
 
@@ -132,8 +137,8 @@ def wrong_locals(step, j):
     operation, name, value = step.operation, operand_text(step, 0), text_of(step)
     if operation == "sigmoid":
         return [(lambda s: v(s), f"it has {value} where {value} * (1 - {value}) should be"),
-                (lambda s: 1 - v(s), f"it has 1 - {value} where {value} * (1 - {value}) should be; in e^-z / (1 + e^-z)**2 that is the "
-                                     "square lost"),
+                (lambda s: 1 - v(s), f"it has 1 - {value} where {value} * (1 - {value}) should be; in e^-z / (1 + e^-z)**2 "
+                                     "that is the square lost"),
                 (lambda s: np.exp(x(s)) * v(s)**2, "e^z where e^-z should be, in the numerator of e^-z / (1 + e^-z)**2"),
                 (lambda s: v(s) * (1 + v(s)), f"it has {value} * (1 + {value}) where {value} * (1 - {value}) should be"),
                 (lambda s: v(s)**2, f"it has {value}**2 where {value} * (1 - {value}) should be"),
@@ -158,8 +163,10 @@ def wrong_locals(step, j):
         return [(lambda s: 1 / v(s), f"the 1/2 of 1 / (2 {value}) is missing"),
                 (lambda s: v(s) / 2, f"it has {value} / 2 where 1 / (2 {value}) should be")]
     if operation == "square":
-        return [(lambda s: x(s), f"the 2 of 2 * {name} is missing"), (lambda s: 2.0 + 0 * x(s), f"the {name} of 2 * {name} is missing"),
-                (lambda s: 2 * v(s), f"it has 2 * {value}: the exponent was not lowered"), (lambda s: v(s), f"it has {value} itself")]
+        return [(lambda s: x(s), f"the 2 of 2 * {name} is missing"),
+                (lambda s: 2.0 + 0 * x(s), f"the {name} of 2 * {name} is missing"),
+                (lambda s: 2 * v(s), f"it has 2 * {value}: the exponent was not lowered"),
+                (lambda s: v(s), f"it has {value} itself")]
     if operation == "power" and j == 0:
         return [(lambda s: x(s) ** (y(s) - 1), "the exponent in front is missing"),
                 (lambda s: y(s) * v(s), "the exponent was not lowered"),
@@ -168,8 +175,9 @@ def wrong_locals(step, j):
                 (lambda s: v(s) / y(s), "it divides by the exponent where it should multiply by it"),
                 (lambda s: y(s) * x(s) ** (y(s) + 1), "the exponent was raised, not lowered")]
     if operation == "divide" and j == 1:
-        return [(lambda s: -x(s) / y(s), f"the square of the denominator is lost, in -({name}) / ({operand_text(step, 1)})**2"),
-                (lambda s: -1 / y(s)**2, f"the numerator {name} is missing, in -({name}) / ({operand_text(step, 1)})**2"),
+        formula = f"-({name}) / ({operand_text(step, 1)})**2"
+        return [(lambda s: -x(s) / y(s), f"the square of the denominator is lost, in {formula}"),
+                (lambda s: -1 / y(s)**2, f"the numerator {name} is missing, in {formula}"),
                 (lambda s: x(s) / y(s), "the square of the denominator and the minus sign are lost")]
     if operation == "reciprocal":
         return [(lambda s: -v(s), "the square of the denominator is lost")]

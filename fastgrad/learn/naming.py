@@ -37,8 +37,9 @@ def factor_name(step, j):
         return f"1 / ({other})" if " " in other else f"1 / {other}"
     if len(step.operands) == 1:
         return f"{step.operation}'({operand_text(step, 0, 2)})"
-    if step.operation == "power" and j == 0 and step.operands[1].operation == "constant" and step.operands[1].value.ndim == 0:
-        n, base = float(step.operands[1].value), operand_text(step, 0, 2)
+    exponent = step.operands[1] if step.operation == "power" and j == 0 else None
+    if exponent is not None and exponent.operation == "constant" and exponent.value.ndim == 0:
+        n, base = float(exponent.value), operand_text(step, 0, 2)
         base = f"({base})" if " " in base else base
         return f"{n:g} * {base}" if n == 2 else f"{n:g} * {base}**{n - 1:g}"
     if step.operation in ("maximum", "minimum") and len(step.operands) == 2:

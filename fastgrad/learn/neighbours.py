@@ -46,7 +46,7 @@ def neighbours(arrays, fixed):
 def _moved(x, kind, rng):
     size = float(np.sqrt(np.mean(x * x))) if x.size else 0.0
     signs = rng.choice((-1.0, 1.0), x.shape) if kind == "far" else 1.0
-    return np.where(x == 0, 0.4 * (size or 1.0) * rng.normal(0, 1.0, x.shape), signs * x * np.exp(rng.normal(0, 0.4, x.shape)))
+    return np.where(x == 0, (size or 1.0) * rng.normal(0, 0.4, x.shape), signs * x * np.exp(rng.normal(0, 0.4, x.shape)))
 
 
 def _restorer(x):

@@ -16,7 +16,8 @@ from fastgrad.learn.naming import quantity
 from fastgrad.learn.neighbours import neighbours
 from fastgrad.tree import tree_flatten, tree_unflatten
 
-MOST_ELEMENTS = 4_000_000       # of a Jacobian
+MOST_ELEMENTS = 5_000_000       # of a Jacobian
+MANY_ELEMENTS = 100_000         # of one that is compared at three points only
 
 __all__ = ["Point", "Question", "Reader", "points_of", "with_abbreviations"]
 
@@ -42,7 +43,8 @@ class Question:
         self.output = output.label if output.name else name if name.isidentifier() else "f"
         self.of, self.of_index = self._found(graph, self.output if of is None else of, "of")
         if wrt is None:
-            wrt = next((step.label for step in graph.steps if step.name and _owner(step.name) == self.places[0]), self.places[0])
+            inside = [step.label for step in graph.arguments if _owner(step.name) == self.places[0]]
+            wrt = inside[0] if inside else self.places[0]
         elif isinstance(wrt, (int, np.integer)) and not isinstance(wrt, bool):
             if not -len(args) <= wrt < len(args):
                 raise ValueError(f"wrt={wrt}: there are {len(args)} arguments, {', '.join(self.places)}")
@@ -50,7 +52,8 @@ class Question:
         self.wrt, self.wrt_index = self._found(graph, wrt, "wrt")
         self.known = {step.label for step in graph.steps if step.label.isidentifier() and step.operation != "constant"}
         self.known |= {place for place, arg in zip(self.places, self.args) if _is_numbers(arg)} | {self.output}
-        names = [step.name for step in graph.steps if step.name and step.name not in self.places and step.name.isidentifier()]
+        names = [step.name for step in graph.steps
+                 if step.name and step.name not in self.places and step.name.isidentifier()]
         self.repeated = {name: names.count(name) for name in names if names.count(name) > 1}
         self.listed = {name for name in self._names(graph) if name.isidentifier()}
         self.quantity = quantity(self.of + self.of_text, self.wrt + self.wrt_text)
@@ -146,8 +149,8 @@ class Point:
         if a is None or b is None:
             return np.zeros((() if a is None else a.shape) + self.b_shape)
         if np.prod(a.shape, dtype=float) * np.prod(b.shape, dtype=float) > MOST_ELEMENTS and a.shape != ():
-            raise ValueError(f"{self.question.quantity}: a Jacobian of {a.shape} by {b.shape} is too large; differentiate a sum, or a "
-                             "smaller case")
+            raise ValueError(f"{self.question.quantity}: a Jacobian of {a.shape} by {b.shape} is too large; "
+                             "differentiate a sum, or a smaller case")
         key = a.index
         if change is None and key in self._swept:
             sweeps = self._swept[key]
@@ -197,8 +200,8 @@ class Reader:
         if isinstance(claim, str):
             self.formula = parse(claim, question.known | set(question.where), question.listed | set(question.where))
             for name in sorted(self.formula.names & set(question.repeated)):
-                raise ValueError(f"{claim!r}: {name} names {question.repeated[name]} values here; give each a name of its own, with "
-                                 "fg.mark or a variable of its own")
+                raise ValueError(f"{claim!r}: {name} names {question.repeated[name]} values here; give each a name "
+                                 "of its own, with fg.mark or a variable of its own")
             self.numbers = not self.formula.names
         elif not callable(claim):
             if isinstance(claim, engine.Tensor):
@@ -321,6 +324,8 @@ def points_of(question, ask, at):
         return [given], None
     if at is None:
         moved = list(_random(question))
+        if given.exact.size > MANY_ELEMENTS and given.a.shape != ():
+            moved = moved[1:3]
     elif isinstance(at, str):
         raise ValueError(f"at={at!r}: write at='given', or a sequence of tuples of arguments")
     else:
@@ -373,7 +378,8 @@ def _random(question):
         floats, owners = floats + found, owners + [name] * len(found)
     for arrays, kind, kept in neighbours(floats, [name != _owner(question.wrt) for name in owners]):
         rest = iter(arrays)
-        yield tuple(_each_float(arg, lambda x: next(rest)) for arg in question.args), kind, tuple({owners[k]: None for k in kept})
+        moved = tuple(_each_float(arg, lambda x: next(rest)) for arg in question.args)
+        yield moved, kind, tuple({owners[k]: None for k in kept})
 
 
 # Numbers
