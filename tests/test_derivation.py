@@ -25,7 +25,12 @@ KNOWN = {
     "softplus": ("sigmoid({z})", "1 / (1 + exp(-{z}))"),
     "arctan": ("1 / (1 + {z}**2)", "cos(arctan({z}))**2"),
 }
-CORRUPTIONS_OF_A_CHAIN = ("sign", "factor", "missing factor", "twice", "other quantity", "two missing")
+WRONG = {                   # derivatives that people take for those of KNOWN
+    "sigmoid": ["{a}", "(1 - {a})", "{a} * (1 + {a})"], "tanh": ["(1 - {a})", "(1 + {a}**2)"], "relu": ["{a}", "[{z} < 0]"],
+    "exp": ["exp(-{z})", "{z} * exp({z} - 1)"], "square": ["{z}", "2 * {a}"],
+}
+CORRUPTIONS_OF_TWO_WAYS = ("sign", "missing term", "one sign", "factor")
+CORRUPTIONS_OF_A_CHAIN = ("sign", "factor", "missing factor", "twice", "other quantity", "two missing", "wrong local")
 CORRUPTIONS_OF_AN_ARRAY = ("sign", "factor", "missing factor", "shifted", "extra sum")
 CORRUPTIONS_OF_LAYERS = ("sign", "factor", "missing factor", "transposed", "sum", "order", "shifted", "outer", "zero")
 
@@ -62,7 +67,7 @@ def changed(formula, change):
 def a_chain(rng, corruption):
     """Scalars: multiply, add and apply a function, several times; the factors of the chain rule one by one."""
     statements, values, locals_ = [], {"x": float(rng.uniform(0.5, 1.5))}, []
-    z = "x"
+    z, functions = "x", []
     for k in range(int(rng.integers(2, 5))):
         kind = rng.choice(["weight", "function", "function", "bias"])
         new = f"z{k}"
@@ -73,12 +78,12 @@ def a_chain(rng, corruption):
         elif kind == "bias":
             values[f"b{k}"] = float(rng.uniform(-1, 1))
             statements.append(f"{new} = {z} + b{k}")
-            continue_ = (None, None, None)
-            locals_.append(continue_)
+            locals_.append((None, None, None))
         else:
             name = rng.choice(list(KNOWN))
             statements.append(f"{new} = {name}({z})")
             locals_.append((KNOWN[name][int(rng.integers(2))].format(a=new, z=z), f"{name}'({z})", None))
+            functions.append((len(locals_) - 1, name, new, z))
         z = new
     statements.append(f"L = sin({z})" if rng.random() < 0.5 else f"L = {z} * {z} * {z}")
     locals_.append((f"cos({z})", f"sin'({z})", None) if "sin" in statements[-1] else (f"3 * {z}**2", "", None))
@@ -99,6 +104,18 @@ def a_chain(rng, corruption):
         k = int(rng.integers(len(factors)))
         word = factors[k][1]
         wrong, causes = right + f" * ({factors[k][0]})", {"extra factor"}
+    elif corruption == "wrong local":
+        functions = [f for f in functions if f[1] in WRONG]
+        if not functions:
+            return None
+        k, name, new, before = functions[int(rng.integers(len(functions)))]
+        mistaken = str(rng.choice(WRONG[name])).format(a=new, z=before)
+        wrong = joined([f if j != k else mistaken for j, (f, _, _) in enumerate(locals_) if f is not None])
+        causes = {"local derivative"}
+        if name == "square":
+            causes = {"local derivative", "factor"}
+        elif name == "exp":
+            causes = {"local derivative", "extra factor"}
     elif corruption == "two missing":
         if len(factors) < 3:
             return None
@@ -117,6 +134,23 @@ def a_chain(rng, corruption):
             causes = causes | {"missing factor", "extra factor"}
             word = ""
     return Case(text, values, right, wrong, causes, "x", word)
+
+
+def two_ways(rng, corruption):
+    """A number or a vector that reaches the result through two functions, added or multiplied."""
+    n = int(rng.integers(1, 4))
+    values = {"x": rng.uniform(0.3, 1.2, n) if n > 1 else float(rng.uniform(0.3, 1.2)), "w": float(rng.uniform(0.5, 1.5))}
+    one, two = rng.choice([name for name in KNOWN if name != "relu"], 2, replace=False)
+    times = rng.random() < 0.5
+    a, b = KNOWN[one][0].format(a="u", z="x"), KNOWN[two][0].format(a="v", z="y")
+    text = f"u = {one}(x); y = w * x; v = {two}(y); s = {'u * v' if times else 'u + v'}; L = {'s' if n == 1 else 'sum(s)'}"
+    left, right = (f"({a}) * v", f"u * ({b}) * w") if times else (f"({a})", f"({b}) * w")
+    claim = f"{left} + {right}"
+    wrong, causes = {
+        "sign": (f"-({claim})", {"sign"}), "missing term": (left if rng.random() < 0.5 else right, {"missing term"}),
+        "one sign": (f"{left} - {right}", {"sign"}), "factor": (f"3 * ({claim})", {"factor"}),
+    }[corruption]
+    return Case(text, values, claim, wrong, causes, "x")
 
 
 def an_array(rng, corruption):
@@ -259,7 +293,7 @@ def really_wrong(right, wrong):
 def random_cases(count, seed):
     rng = np.random.default_rng(seed)
     kinds = [(a_chain, c) for c in CORRUPTIONS_OF_A_CHAIN] + [(an_array, c) for c in CORRUPTIONS_OF_AN_ARRAY] + \
-        [(layers, c) for c in CORRUPTIONS_OF_LAYERS]
+        [(layers, c) for c in CORRUPTIONS_OF_LAYERS] + [(two_ways, c) for c in CORRUPTIONS_OF_TWO_WAYS]
     made = 0
     while made < count:
         make, corruption = kinds[int(rng.integers(len(kinds)))]
