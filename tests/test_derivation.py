@@ -7,10 +7,11 @@ import inspect
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import fastgrad as fg
 from fastgrad.learn.check_command import function_of_formulas, main
-from fastgrad.learn.expressions import parse
+from fastgrad.learn.expressions import FUNCTIONS, parse
 
 check = fg.check_derivation
 
@@ -701,6 +702,55 @@ def test_a_random_point_outside_of_the_domain_is_left_out():
 
     assert check("1 / (x - a)", f, 2.0, 1.5)
     assert check("-1 / (x - a)", f, 2.0, 1.5).cause == "sign"
+
+
+PIECES = st.recursive(
+    st.sampled_from(["x", "w", "W1", "W2", "h1", "z1", "p", "t", "E", "1", "-2.5", "0", "None", "[]", "[1, 2]", "True"]),
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from(sorted(FUNCTIONS)), st.lists(inner, max_size=3)).map(lambda c: f"{c[0]}({', '.join(c[1])})"),
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "@", "**", ">"]), inner).map(lambda c: f"({c[0]} {c[1]} {c[2]})"),
+        st.tuples(inner, inner).map(lambda c: f"{c[0]}[{c[1]}]"), inner.map(lambda c: f"({c}).T")),
+    max_leaves=6)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(PIECES, st.sampled_from(["W1", "z1", "x", "h1", "W2[0]", "x[1]"]), st.sampled_from([None, "z2", "p", "h1[0]"]))
+def test_any_formula_gets_a_verdict_or_a_ValueError(claim, wrt, of):
+    try:
+        verdict = check(claim, two_layers, *NET, wrt=wrt, of=of)
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert verdict.message and "\n" not in verdict.message and str(verdict)
+
+
+def test_a_derivative_that_is_0():
+    def f(x, y):
+        a = x * x
+        b = np.sum(a) + np.sum(y)
+        return b
+
+    x, y = np.array([1.0, 2.0]), np.array([1.0, 2.0, 3.0])
+    for claim in ("0", "0 * y", np.zeros(3), np.zeros((2, 3))):
+        assert check(claim, f, x, y, of="a", wrt="y")
+    assert check("y", f, x, y, of="a", wrt="y").cause == "should be zero"
+
+
+def test_the_label_of_a_claim_is_the_question():
+    assert check("dL/dz = 2*(p - y)*p*(1 - p)", chain, *POINT, wrt="z")
+    with pytest.raises(ValueError, match="is about z, and wrt='w' asks something else"):
+        check("dL/dz = 2*(p - y)*p*(1 - p)", chain, *POINT, wrt="w")
+
+
+def test_a_mistake_at_a_kink_is_found():
+    def f(x):
+        a = fg.numpy.relu(x)
+        L = np.sum(a * a * a)
+        return L
+
+    x = np.array([0.0, 1.0, -1.0])
+    assert check("3 * a² * [x >= 0]", f, x)
+    assert check("-3 * a² * [x >= 0]", f, x).cause == "sign"
 
 
 # The command line

@@ -65,9 +65,12 @@ def check_derivation(claim, fun, *args, wrt=None, at=None, of=None, where=None):
     """
     sides = _sides(claim)
     asked = re.fullmatch(r"\s*[d∂]\s*(\w+)\s*/\s*[d∂]\s*(\w+)\s*", sides[0]) if len(sides) > 1 else None
-    if asked and len(sides) > 1:
+    if asked:
         sides = sides[1:]
-        of, wrt = of if of is not None else asked[1], wrt if wrt is not None else asked[2]
+        for name, given, option in ((asked[1], of, "of"), (asked[2], wrt, "wrt")):
+            if isinstance(given, str) and given != name:
+                raise ValueError(f"{claim!r} is about {name}, and {option}={given!r} asks something else")
+        of, wrt = asked[1], asked[2]
     question = Question(fun, args, wrt, of, where)
     verdicts = [_judge(question, side, at) for side in sides]
     return verdicts[0] if len(verdicts) == 1 else _of_sides(question, sides, verdicts)
@@ -112,7 +115,7 @@ def _judge(question, claim, at):
         points, failed = points_of(question, ask, at)
         if failed is not None:
             return diagnosis.of_failure(question, claim, points[0], failed)
-        given, count = points[0], len(points)
+        given = points[0]
         shape = given.claimed.shape
         points = [point for point in points if point.claimed.shape == shape]
         if not any(point.scale > 100 * point.small for point in points):        # all would be taken for rounding errors
@@ -134,6 +137,8 @@ def _judge(question, claim, at):
             verdict = _yes(question, points, judged, plain(given.exact.ndim))
             verdict.details.append(f"one number for all elements of shape {given.exact.shape}, which are equal")
             return verdict
+        if not any(point.exact.any() or point.claimed.any() for point in judged):
+            return Verdict("right", f"Right: {question.quantity} is 0.", [], 0.0, given.claimed, given.exact)
         smooth = [point for point in judged if point is not given]
         if smooth and diagnosis.at_a_kink(given):
             for layout in layouts([point.exact for point in smooth], given.n):
@@ -142,7 +147,7 @@ def _judge(question, claim, at):
                     verdict.details.append(f"at the given point itself there is a kink, of {diagnosis.at_a_kink(given)}, "
                                            "and the claim makes another choice there than fastgrad")
                     return verdict
-        return diagnosis.diagnose(question, claim, judged, count)
+        return diagnosis.diagnose(question, claim, judged)
 
 
 def _agree(point):

@@ -52,6 +52,11 @@ class Claim:
         self.shape = self.exact[0].shape
         self.only_numbers = points[0].digits is not None
 
+    def given(self, point):
+        """The exact derivative at a point in the layout of the claim."""
+        exact = self.layout.read(point.exact)
+        return exact.reshape(point.claimed.shape) if self.fits else exact
+
     def read(self, point, jacobian):
         """A Jacobian of other rules, as the claim would have it."""
         return self.layout.read(point.asked(jacobian)).reshape(self.shape)
@@ -77,7 +82,7 @@ class Claim:
         return any((np.abs(self.exact[k]) > 10 * point.small).any() for k, point in enumerate(self.points))
 
 
-def diagnose(question, text, points, count):
+def diagnose(question, text, points):
     """The verdict on a wrong claim.
 
     Parameters
@@ -86,8 +91,7 @@ def diagnose(question, text, points, count):
     text : str, callable or array_like
         The claim as it was given.
     points : list of Point
-    count : int
-        How many there were.
+        The given one first.
 
     Returns
     -------
@@ -98,6 +102,8 @@ def diagnose(question, text, points, count):
               and p.shape_of_steps == given.shape_of_steps]
     telling = [p for p in points if max(p.scale, np.abs(p.claimed).max(initial=0.0)) > 1e5 * p.small or p is given]
     points = telling if len(telling) > 1 else points        # elsewhere, rounding errors say more than mistakes
+    if len(points) > 1 and at_a_kink(given):
+        points = points[1:]                                 # there, claims may differ for another reason
     found_layouts = layouts([p.exact for p in points], given.n)
     fitting = [one for one in found_layouts if squeezed(one.read(given.exact).shape) == squeezed(given.claimed.shape)]
     claim = Claim(question, text, points, (fitting or found_layouts)[0])
@@ -111,13 +117,12 @@ def diagnose(question, text, points, count):
         finding = finding or search(claim)
     finding = finding or general(claim)
     details = list(finding.details)
-    right_there = claim.fits and claim.points[0].close(claim.claimed[0], claim.exact[0]).all()
-    if right_there:
+    if claim.fits and given is claim.points[0] and given.close(claim.claimed[0], claim.exact[0]).all():
         sentence = finding.message[0].lower() + finding.message[1:] if finding.message.startswith("The ") else finding.message
         finding.message = f"Right at the given point, wrong at others: {sentence}"
     wrong = [k for k, p in enumerate(claim.points) if claim.fits and not p.close(claim.claimed[k], claim.exact[k]).all()]
     details += table(claim, wrong[0] if wrong else 0)
-    return Verdict(finding.cause, finding.message, details, error_of(claim), given.claimed, claim.exact[0])
+    return Verdict(finding.cause, finding.message, details, error_of(claim), given.claimed, claim.given(given))
 
 
 def error_of(claim):
@@ -130,7 +135,7 @@ def error_of(claim):
 def table(claim, k):
     """Claim and derivative side by side, element by element where there are few."""
     point, c, e = claim.points[k], claim.claimed[k], claim.exact[k]
-    where = "" if k == 0 else f" at {arguments(point)}"
+    where = "" if point.kind == "given" else f" at {arguments(point)}"
     if not claim.fits:
         return [f"the claim has shape {c.shape}: {numbers(c)}",
                 f"{claim.name} has shape {e.shape}: {numbers(e)}"]
@@ -841,7 +846,7 @@ def arrangement(c):
 # What is left
 
 def coincidence(c):
-    if c.points[0].close(c.claimed[0], c.exact[0]).all():
+    if c.points[0].kind == "given" and c.points[0].close(c.claimed[0], c.exact[0]).all():
         bad = next(k for k, p in enumerate(c.points) if not p.close(c.claimed[k], c.exact[k]).all())
         return Finding(
             "coincidence", f"the claim is {c.name} for these numbers only, and not at {arguments(c.points[bad])}.")
