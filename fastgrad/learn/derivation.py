@@ -189,6 +189,5 @@ def _yes(question, points, judged, layout):
         point.claimed.shape == given.claimed.shape and _all_close(point, layout))]
     if loose:
         kept = " and ".join(sorted({name for point in loose for name in point.kept}))
-        details.append(f"as long as {kept} stays what it looks like (labels, shares of a whole, symmetric, of length 1, "
-                       "0 in places); for other numbers the claim and the derivative differ")
+        details.append(f"as long as {kept}; for other numbers the claim and the derivative differ")
     return Verdict("right", f"Right: this is {question.quantity}.", details, error, given.claimed, exact)

@@ -27,19 +27,19 @@ def neighbours(arrays, fixed):
     arrays : list of ndarray
     kind : str
         ``"near"``, ``"far"``; ``"free"`` for points where nothing stays what it looks like.
-    kept : list of int
-        Which arrays look like something.
+    kept : list of (int, str)
+        Which arrays look like something, and like what: ``"is symmetric"``.
     """
     rng = np.random.default_rng(20_240_229)
     looks = [_restorer(x) if stays else None for x, stays in zip(arrays, fixed)]
-    kept = [k for k, look in enumerate(looks) if look is not None]
+    kept = [(k, look[0]) for k, look in enumerate(looks) if look is not None]
     for kind in KINDS:
         if kind == "free" and not kept:
             return
         moved = []
         for x, look in zip(arrays, looks):
             y = _moved(x, kind, rng)
-            moved.append(y if look is None or kind == "free" else look(y, rng))
+            moved.append(y if look is None or kind == "free" else look[1](y, rng))
         yield moved, kind, kept
 
 
@@ -50,19 +50,21 @@ def _moved(x, kind, rng):
 
 
 def _restorer(x):
-    """What gives an array the looks of x again; None where it looks like nothing."""
+    """What x looks like, in words, and what makes another array look so too; None where it looks like nothing."""
     if x.size < 2 or (x == x.flat[0]).all():
         return None
     if (x >= 0).all():
         for axis in range(x.ndim):
             if x.shape[axis] > 1 and np.allclose(x.sum(axis), 1, rtol=1e-9):
-                return lambda y, rng: rng.permuted(x, axis=axis)
+                words = "sums to 1" if x.ndim == 1 else f"sums to 1 along axis {axis}"
+                return words, lambda y, rng: rng.permuted(x, axis=axis)
     if x.ndim == 2 and x.shape[0] == x.shape[1] and (x == x.T).all():
-        return lambda y, rng: np.where(x == 0, 0.0, (y + y.T) / 2)
+        return "is symmetric", lambda y, rng: np.where(x == 0, 0.0, (y + y.T) / 2)
     if np.isin(x, (-1, 0, 1)).all():
-        return lambda y, rng: rng.permutation(x.ravel()).reshape(x.shape)
+        words = f"has no elements but {' and '.join(f'{v:g}' for v in np.unique(x))}"
+        return words, lambda y, rng: rng.permutation(x.ravel()).reshape(x.shape)
     if np.isclose(np.sum(x * x), 1, rtol=1e-9):
-        return lambda y, rng: np.where(x == 0, 0.0, y) / np.sqrt(np.sum(np.where(x == 0, 0.0, y)**2))
+        return "has length 1", lambda y, rng: np.where(x == 0, 0.0, y) / np.sqrt(np.sum(np.where(x == 0, 0.0, y)**2))
     if (x == 0).any():
-        return lambda y, rng: np.where(x == 0, 0.0, y)
+        return "keeps its zeros", lambda y, rng: np.where(x == 0, 0.0, y)
     return None

@@ -370,7 +370,7 @@ def _at(question, ask, args, kind, strict):
 
 
 def _random(question):
-    """Points near the given one: (arguments, kind, names of the arguments that look like something)."""
+    """Points near the given one: (arguments, kind, what arguments look like)."""
     floats, owners = [], []
     for name, arg in zip(question.places, question.args):
         found = []
@@ -379,7 +379,7 @@ def _random(question):
     for arrays, kind, kept in neighbours(floats, [name != _owner(question.wrt) for name in owners]):
         rest = iter(arrays)
         moved = tuple(_each_float(arg, lambda x: next(rest)) for arg in question.args)
-        yield moved, kind, tuple({owners[k]: None for k in kept})
+        yield moved, kind, tuple(f"{owners[k]} {words}" for k, words in kept)
 
 
 # Numbers
