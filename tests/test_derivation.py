@@ -480,6 +480,28 @@ def test_a_value_that_is_used_twice_has_two_ways():
     assert check("2*x - cos(x)", f, 0.7).cause == "sign"
 
 
+def test_terms_of_a_normalisation():
+    def f(x, g):
+        mu = np.mean(x)
+        d = x - mu
+        v = np.mean(d * d)
+        s = np.sqrt(v)
+        h = d / s
+        L = np.sum(g * h)
+        return L
+
+    point = np.array([0.3, -1.0, 2.0, 0.5]), np.array([1.0, 0.3, -0.7, 0.2])
+    assert check("(g - mean(g) - h*mean(g*h))/s", f, *point)
+    verdict = check("(g - h*mean(g*h))/s", f, *point)
+    assert verdict.cause == "missing term" and "through mu" in verdict.message
+    verdict = check("(g - mean(g))/s", f, *point)
+    assert verdict.cause == "missing term" and "through d * d" in verdict.message
+    verdict = check("g/s", f, *point)
+    assert verdict.cause == "missing term" and "two terms" in verdict.message
+    verdict = check("(g - mean(g) - h*mean(g*h))*sqrt(3)/s", f, *point)
+    assert verdict.cause == "factor" and "sqrt(3) times too large" in verdict.message
+
+
 def test_the_same_factors_in_another_order():
     def f(W, V, X):
         H = W @ X

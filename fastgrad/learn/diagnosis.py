@@ -28,7 +28,7 @@ MOST_ELEMENTS = 64          # of which a table is printed
 MOST_SWEEPS = 3000          # for mistakes in steps
 MOST_PAIRS = 1600           # of factors
 KINKS = ("relu", "leaky_relu", "absolute", "sign", "maximum", "minimum", "fmax", "fmin", "clip", "hypot", "max", "min")
-CONSTANTS = {"ln 2": math.log(2), "ln 10": math.log(10), "pi": math.pi, "sqrt(2)": math.sqrt(2), "e": math.e,
+CONSTANTS = {"ln 2": math.log(2), "ln 10": math.log(10), "pi": math.pi, "e": math.e,
              "sqrt(pi)": math.sqrt(math.pi), "sqrt(2 pi)": math.sqrt(2 * math.pi)}
 
 
@@ -225,6 +225,9 @@ def number_name(x, tolerance):
             if most == 1 and abs(fraction) > 10**4:
                 return None
             return str(fraction)
+    square = Fraction(x * x).limit_denominator(12) if abs(x) < 1e4 else Fraction(0)
+    if square and abs(math.sqrt(square) - abs(x)) <= tolerance * abs(x) and tolerance < 1e-6:
+        return f"{'-' if x < 0 else ''}{'1/' if square.numerator == 1 else ''}sqrt({square if square.numerator > 1 else square.denominator})"
     for name, value in CONSTANTS.items():
         for sign_name, sign_value in (("", 1), ("-", -1)):
             if abs(sign_value * value - x) <= tolerance * abs(x):
@@ -432,15 +435,18 @@ def difference(c):
 
 def mistaken_step(c):
     """One step with another rule."""
-    steps = ways(c)
-    budget = MOST_SWEEPS // (max(1, steps_size(c)) * max(1, len(c.points[0].graph.steps) // 20))
-    for mistake in possible_mistakes(c, steps):
-        budget -= 1
-        if budget < 0:
-            return None
-        if c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, {(mistake.index, mistake.position): mistake.rule}))):
+    found = possible_mistakes(c, ways(c))
+    most = MOST_SWEEPS // (steps_size(c) * max(1, len(c.points[0].graph.steps) // 20))
+    for mistake in found[:most]:
+        if made_by(c, mistake):
+            left_out = (m for m in found if m.cause == "missing term" and m.index == mistake.index and made_by(c, m))
+            mistake = next(left_out, mistake)       # the simpler explanation
             return Finding(mistake.cause, mistake.sentence(c.name), its_other_name(c))
     return None
+
+
+def made_by(c, mistake):
+    return c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, mistake.change())))
 
 
 def possible_mistakes(c, steps):
@@ -454,15 +460,18 @@ def forgotten_factors(c):
 
 
 def two_missing(c):
-    """Two local derivatives forgotten."""
-    forgotten = forgotten_factors(c)
-    if len(forgotten) > 14 or steps_size(c) > 20:
-        return None
-    for one, two in itertools.combinations(forgotten, 2):
-        change = {(m.index, m.position): m.rule for m in (one, two)}
-        if len(change) == 2 and c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, change))):
-            return Finding(
-                "missing factor", f"The claim for {c.name} lacks two factors, {one.name} and {two.name}: multiply by both.")
+    """Two local derivatives forgotten, or two ways to the result."""
+    for cause in ("missing factor", "missing term"):
+        forgotten = [m for m in possible_mistakes(c, ways(c)) if m.cause == cause and m.rank in (0, 6)]
+        if len(forgotten) > 16 or steps_size(c) > 20:
+            continue
+        for one, two in itertools.combinations(forgotten, 2):
+            change = {**one.change(), **two.change()}
+            if one.index != two.index and c.explained(lambda k, p: c.read(p, p.jacobian(p.a, p.b, change))):
+                if cause == "missing factor":
+                    return Finding(cause, f"The claim for {c.name} lacks two factors, {one.name} and {two.name}: multiply by both.")
+                through = [text_of(by_index(c.points[0], m.index)) for m in (one, two)]
+                return Finding(cause, f"The claim for {c.name} lacks two terms: what comes through {' and '.join(through)}.")
     return None
 
 

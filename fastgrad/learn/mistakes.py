@@ -20,8 +20,10 @@ class Mistake:
     cause : str
     rank : int
         The order in which mistakes are tried: those that people make most come first.
-    index, position : int
-        Which operand of which step.
+    index : int
+        The step.
+    positions : tuple of int
+        Which of its operands.
     rule : callable
         Gives, for (step, operand, cotangent, contribution), another contribution.
     name : str
@@ -30,9 +32,13 @@ class Mistake:
         With places for the claim and the name.
     """
 
-    def __init__(self, cause, rank, step, position, rule, name, words):
-        self.cause, self.rank, self.index, self.position = cause, rank, step.index, position
+    def __init__(self, cause, rank, step, positions, rule, name, words):
+        self.cause, self.rank, self.index, self.positions = cause, rank, step.index, positions
         self.rule, self.name, self.words = rule, name, words
+
+    def change(self):
+        """The rules of the sweep that makes the mistake."""
+        return {(self.index, j): self.rule for j in self.positions}
 
     def sentence(self, quantity):
         """What is wrong with a claim for a quantity."""
@@ -55,8 +61,8 @@ def mistakes(steps, j):
     step = steps[0]
     found = []
 
-    def add(cause, rank, rule, words):
-        found.append(Mistake(cause, rank, step, j, rule, factor_name(step, j), words))
+    def add(cause, rank, rule, words, positions=(j,)):
+        found.append(Mistake(cause, rank, step, positions, rule, factor_name(step, j), words))
 
     def scaled(change):
         """A rule: the cotangent times ``change(step)``, an array of the shape of the value."""
@@ -64,6 +70,19 @@ def mistakes(steps, j):
             return fit(cotangent * change(index_step), operand.shape)
         return rule
 
+    def nothing(index_step, operand, cotangent, value):
+        return np.zeros(operand.shape)
+
+    if step.operation == "multiply" and step.operands[0] is step.operands[1]:
+        if j == 0:
+            square, x = text_of(step), operand_text(step, 0)
+            add("missing factor", 0, scaled(lambda s: 1.0), "{claim} lacks the factor {name}: multiply by it.", (0, 1))
+            add("local derivative", 2, nothing,
+                f"{{claim}} has a wrong local derivative in the step {square}: the 2 of 2 * {x} is missing.")
+            add("sign", 3, scaled(lambda s: -s.local(0)),
+                "{claim} has a wrong sign at the term that comes through " + square + ".", (0, 1))
+            add("missing term", 6, nothing, "{claim} lacks a term: what comes through " + square + ".", (0, 1))
+        return found
     if step.operation in ROWS:
         locals_ = [one.local(j) for one in steps]
         if all((local == -1).all() for local in locals_):
@@ -94,14 +113,9 @@ def mistakes(steps, j):
     elif step.operation == "mean":
         add("factor", 3, lambda s, operand, cotangent, value: value * (operand.value.size / max(s.value.size, 1)),
             f"{{claim}} lacks the 1/{step.operands[0].value.size // max(step.value.size, 1)} of {text_of(step)}.")
-    add("missing term", 6, lambda s, operand, cotangent, value: np.zeros(operand.shape),
-        f"{{claim}} lacks a term: what comes through {text_of(step)}"
-        + (f", operand {j + 1}" if same_operands(step) else "") + ".")
+    add("missing term", 6, nothing, f"{{claim}} lacks a term: what comes through {text_of(step)}"
+        + (f", operand {j + 1}" if len(step.operands) == 2 and step.operands[0] is step.operands[1] else "") + ".")
     return found
-
-
-def same_operands(step):
-    return len(step.operands) == 2 and step.operands[0] is step.operands[1]
 
 
 def untransposed(j):
