@@ -14,7 +14,7 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine, ops
 
-__all__ = ["Expression", "FUNCTIONS", "parse"]
+__all__ = ["Expression", "FUNCTIONS", "Misfit", "parse", "parse_values", "readable"]
 
 MOST_CHARACTERS = 10_000
 MOST_DEPTH = 100
@@ -38,12 +38,12 @@ FUNCTIONS.update(
 )
 KEYWORDS = ("axis", "keepdims")
 CONSTANTS = {"pi": np.pi, "e": np.e, "inf": np.inf, "nan": np.nan, "True": True, "False": False, "None": None}
-SIGNS = {"σ": "sigma", "⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
-         "≠": "!=", "π": "pi", "∘": "*"}
+SIGNS = {"⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
+         "≠": "!=", "π": "pi", "∘": "*", "^": "**"}
 PRIME = "_prime_of_"
 
 
-def parse(text, names=()):
+def parse(text, names=(), listed=None):
     """A formula.
 
     Parameters
@@ -51,6 +51,8 @@ def parse(text, names=()):
     text : str
     names : container of str
         What it may use besides functions and ``pi``, ``e``.
+    listed : iterable of str, optional
+        Those that an error lists; all of them by default.
 
     Returns
     -------
@@ -68,6 +70,8 @@ def parse(text, names=()):
     plain = text
     for sign, meaning in SIGNS.items():
         plain = plain.replace(sign, meaning)
+    if "σ" not in names:
+        plain = re.sub(r"\bσ\b", "sigma", plain)
     plain = re.sub(r"\b([A-Za-z]\w*)'\s*\(", PRIME + r"\1(", plain).strip()
     try:
         body = ast.parse(plain, mode="eval").body
@@ -75,11 +79,11 @@ def parse(text, names=()):
         where = f" near character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise ValueError(f"{text!r} is not a formula{where}: use numbers, names, + - * / ** @, comparisons and functions") from None
     used = set()
-    _check(body, text, names, used, 0)
+    _check(body, text, names, used, 0, names if listed is None else listed)
     return Expression(text, body, frozenset(used))
 
 
-def _check(node, text, names, used, depth):
+def _check(node, text, names, used, depth, listed):
     """Refuses whatever is not arithmetic."""
     if depth > MOST_DEPTH:
         raise ValueError(f"{text[:40]!r}... is nested more than {MOST_DEPTH} deep")
@@ -92,7 +96,7 @@ def _check(node, text, names, used, depth):
     elif isinstance(node, ast.Name):
         if node.id not in CONSTANTS or node.id in names:
             if node.id not in names:
-                known = ", ".join(sorted(map(str, names))) or "none"
+                known = ", ".join(sorted(map(str, listed))) or "none"
                 what = "is a function: write its argument after it" if node.id in FUNCTIONS else "is not a name here"
                 raise ValueError(f"{text!r}: {node.id} {what}; there are {known}")
             used.add(node.id)
@@ -123,7 +127,21 @@ def _check(node, text, names, used, depth):
         raise ValueError(f"{text!r}: a formula has numbers, names, + - * / ** @, comparisons, .T, [i, j] and functions, "
                          f"and nothing like {ast.unparse(node)!r}")
     for child in children:
-        _check(child, text, names, used, depth + 1)
+        _check(child, text, names, used, depth + 1, listed)
+
+
+class Misfit(ValueError):
+    """A part of a formula that cannot be computed.
+
+    Attributes
+    ----------
+    of_shapes : bool
+        Whether shapes are why: numbers of other shapes would do.
+    """
+
+    def __init__(self, message, of_shapes):
+        self.of_shapes = of_shapes
+        super().__init__(" ".join(message.split()))
 
 
 class Expression:
@@ -134,10 +152,12 @@ class Expression:
     text : str
     names : frozenset of str
         What it uses.
+    body : ast.expr
+        What was parsed, for those who look at its parts.
     """
 
     def __init__(self, text, body, names):
-        self.text, self._body, self.names = text, body, names
+        self.text, self.body, self.names = text, body, names
 
     def __call__(self, values):
         """Its value.
@@ -156,7 +176,7 @@ class Expression:
         ValueError
             If shapes do not fit: says which part of the formula.
         """
-        return _value(self._body, values)
+        return _value(self.body, values)
 
     def __repr__(self):
         return f"<formula {self.text}>"
@@ -165,12 +185,11 @@ class Expression:
 def _value(node, values):
     try:
         return _evaluate(node, values)
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
-        if getattr(error, "told", False):
+    except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
+        if isinstance(error, Misfit):
             raise
-        told = ValueError(f"in {readable(node)}: {error}")
-        told.told = True
-        raise told from None
+        told = f"in {readable(node)}: {str(error) or type(error).__name__}"
+        raise Misfit(told, isinstance(error, (ValueError, IndexError))) from None
 
 
 def _evaluate(node, values):
@@ -179,9 +198,16 @@ def _evaluate(node, values):
     if isinstance(node, ast.Name):
         return values[node.id] if node.id in values else CONSTANTS[node.id]
     if isinstance(node, ast.BinOp):
+        left = _array(_value(node.left, values))
         if isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
-            return _value(node.left, values) ** node.right.value
-        return OPERATORS[type(node.op)](_array(_value(node.left, values)), _array(_value(node.right, values)))
+            return _real(left ** node.right.value)
+        right = _array(_value(node.right, values))
+        try:
+            return _real(OPERATORS[type(node.op)](left, right))
+        except ValueError:
+            if np.shape(left) == np.shape(right) and not isinstance(node.op, ast.MatMult):
+                raise
+            raise ValueError(f"shapes {np.shape(left)} and {np.shape(right)} do not fit") from None
     if isinstance(node, ast.UnaryOp):
         return OPERATORS[type(node.op)](_array(_value(node.operand, values)))
     if isinstance(node, ast.Compare):
@@ -196,7 +222,8 @@ def _evaluate(node, values):
     if isinstance(node, ast.Tuple):
         return tuple(_value(part, values) for part in node.elts)
     if isinstance(node, ast.Attribute):
-        return _array(_value(node.value, values)).T
+        value = _array(_value(node.value, values))
+        return value if isinstance(value, float) else value.T
     if isinstance(node, ast.Subscript):
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return _array(_value(node.value, values))[tuple(_index(part, values) for part in parts)]
@@ -206,6 +233,13 @@ def _evaluate(node, values):
     if name.startswith(PRIME):
         return _derivative(FUNCTIONS[name.removeprefix(PRIME)], *arguments)
     return _plain(FUNCTIONS[name](*arguments, **options), arguments)
+
+
+def _real(value):
+    """What stays among the real numbers: (-1)**0.5 does not."""
+    if isinstance(value, complex):
+        raise TypeError("no real number")
+    return value
 
 
 def _array(value):
@@ -224,8 +258,10 @@ def _derivative(function, x):
     """The derivative of a function of one number, element by element."""
     with engine.enable_grad():
         x = engine.tensor(np.asarray(x, float), requires_grad=True)
-        total = fnp.sum(function(x))
-        total.backward()
+        value = function(x)
+        if not isinstance(value, engine.Tensor) or not value.requires_grad:
+            return np.zeros(x.shape)
+        fnp.sum(value).backward()
     return x.grad.numpy()
 
 
@@ -243,5 +279,47 @@ def _index(node, values):
 
 def readable(node):
     """A part of a formula as text."""
-    text = ast.unparse(node)
+    text = ast.unparse(ast.fix_missing_locations(node))
     return re.sub(PRIME + r"(\w+)", r"\1'", text)
+
+
+def parse_values(pairs):
+    """Numbers and arrays by name, as a command line has them.
+
+    Parameters
+    ----------
+    pairs : list of str
+        ``"x=2"``, ``"W=[[1, 2], [3, 4]]"``.
+
+    Returns
+    -------
+    dict
+        Floats, and arrays of floats.
+
+    Raises
+    ------
+    ValueError
+        In one line: what is no pair, no number, a ragged list, or said twice.
+
+    Examples
+    --------
+    >>> parse_values(["x=-2", "v=[1, 2.5]"])
+    {'x': -2.0, 'v': array([1. , 2.5])}
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{pair!r}: write name=value, such as x=2 or v=[1,2]")
+        if name in values:
+            raise ValueError(f"{name} is given twice")
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"{name}: at most {MOST_CHARACTERS} characters are read")
+        try:
+            value = np.asarray(ast.literal_eval(text.replace("−", "-")))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            value = np.asarray(None)
+        if value.dtype.kind not in "iuf":
+            raise ValueError(f"{pair!r}: the value is a number or a list of numbers, all rows of one length")
+        values[name] = float(value) if value.ndim == 0 else value.astype(float)
+    return values
