@@ -21,8 +21,8 @@ except ImportError as error:
         ) from error
     raise
 
-from fastgrad import nn, numpy, optim, learn
-from fastgrad.learn import check_derivation, detect_anomaly, draw, explain, mark, names
+from fastgrad import nn, numpy, optim
+from fastgrad._core import engine as _engine
 from fastgrad.transforms import (
     ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
     vjp, vmap,
@@ -35,3 +35,22 @@ __all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "compile"
            "enable_grad", "explain", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev",
            "jvp", "learn", "linearize", "load_program", "mark", "names", "nn", "no_grad", "numpy", "optim",
            "set_num_threads", "tensor", "tree_map", "value_and_grad", "vjp", "vmap"]
+
+# fastgrad.learn is imported when one of its names is asked for: who only computes does not wait for it.
+_FROM_LEARN = ("check_derivation", "detect_anomaly", "draw", "explain", "mark", "names")
+
+
+def __getattr__(name):
+    if name != "learn" and name not in _FROM_LEARN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import fastgrad.learn as learn
+
+    globals().update({each: getattr(learn, each) for each in _FROM_LEARN})
+    return globals()[name] if name in _FROM_LEARN else learn
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+_engine.install(place=lambda: __getattr__("learn").places.here())        # until fastgrad.learn installs its own

@@ -110,7 +110,7 @@ def test_a_tensor_is_drawn_with_what_its_tape_kept():
     assert "?" in texts(d, "constant") and "× 2" in texts(d, "operation")
     assert "?: the tape did not keep it" in d.picture.legend
     assert wire_of(d, "× 2").value == "(5,)"                    # no derivative reads its numbers
-    assert fg.draw(fg.learn.Graph.of(t)).dot() == d.dot()
+    assert "x" in texts(d) and "v1" in texts(fg.draw(fg.learn.Graph.of(t)))        # a Graph has the names that it was given
     t.backward()
     with pytest.raises(RuntimeError, match="swept"):
         fg.draw(t)

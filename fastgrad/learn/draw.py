@@ -7,10 +7,12 @@ import html
 import os
 import shutil
 import subprocess
+import sys
 
 from fastgrad._core import engine
 from fastgrad.learn.graph import Graph
 from fastgrad.learn.picture import Picture, shared
+from fastgrad.learn.variables import name_after, variables
 
 __all__ = ["Drawing", "draw"]
 
@@ -68,6 +70,8 @@ def draw(what, *args, digits=4, depth=None, most=60, gradients=True, wrt=None, *
         if args or keywords or wrt is not None:
             raise TypeError("fg.draw: a Tensor or a Graph is drawn as it is; arguments are for functions")
         graph = what if isinstance(what, Graph) else Graph.of(what)
+        if graph is not what:
+            name_after(graph, variables(sys._getframe(1)))
     elif callable(what):
         graph = Graph.run(what, *args, wrt=wrt, **keywords)
     else:
