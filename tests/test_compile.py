@@ -270,6 +270,12 @@ def lowered(tree):
     return fg.tree_map(plain, tree)
 
 
+def python(*arguments, check=False, **environment):
+    """Python, run with what this one imports: from another folder, since the checkout may not be what is installed."""
+    return subprocess.run([sys.executable, *arguments], env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+                          cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600, check=check)
+
+
 def near(ours, theirs, scale):
     """To some ulps of the largest number, which bounds what an order of summation can do."""
     for x, y in zip(tree_flatten(ours)[0], tree_flatten(theirs)[0]):
@@ -1450,10 +1456,8 @@ def test_the_engine_s_tests_pass_with_compiled_twins():
     """A part that takes seconds; FASTGRAD_COMPILED=1 pytest runs all of it (conftest.py)."""
     tests = Path(__file__).parent
     files = [str(tests / f"test_{name}.py") for name in ("structured", "transforms", "tensor", "nn", "optim")]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *files, "-k", "not against and not pytorch", "-p", "no:cacheprovider", "--tb=short", "-rN"],
-        env={**os.environ, "FASTGRAD_COMPILED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=tests, capture_output=True,
-        text=True, timeout=600)                 # cwd: python -m puts it first, and the checkout may not be what is installed
+    run = python("-m", "pytest", *files, "-k", "not against and not pytorch", "-p", "no:cacheprovider", "--tb=short", "-rN",
+                 FASTGRAD_COMPILED="1")
     assert run.returncode == 0, run.stdout[-4000:]
     compared = int(re.search(r"compiled twins: (\d+) compared", run.stdout).group(1))
     assert compared > 5000
@@ -1829,14 +1833,14 @@ def test_threadpoolctl_limits_the_threads_of_programs():
 def test_threadpoolctl_is_imported_by_those_who_compile(compiles):
     pytest.importorskip("threadpoolctl", minversion="3.2")
     code = "import sys, fastgrad as fg" + "; fg.compile(lambda x: x)" * compiles + "; print('threadpoolctl' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python("-c", code, check=True)
     assert done.stdout.split() == [str(compiles)]
 
 
 def test_compile_does_without_threadpoolctl():
     code = ("import sys; sys.modules['threadpoolctl'] = None; import fastgrad as fg; "
             "f = fg.compile(lambda x: x * 2.0); print(f(1.0), f(2.0))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python("-c", code, check=True)
     assert done.stdout.split() == ["2.0", "4.0"]
 
 
@@ -2230,8 +2234,7 @@ print("enough")
 def test_contract_38_a_compiled_function_that_runs_out_of_memory_changes_nothing(tmp_path):
     folder = tmp_path / "programs"
     folder.mkdir()
-    run = subprocess.run([sys.executable, "-c", STARVED, str(folder / "program")], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                         capture_output=True, text=True, timeout=300)
+    run = python("-c", STARVED, str(folder / "program"))
     assert run.stdout == "enough\n", run.stdout + run.stderr
 
 
