@@ -8,6 +8,7 @@ by hand: ``σ`` for sigmoid, ``⊙`` and ``·`` for ``*``, ``Wᵀ`` for ``W.T``,
 import ast
 import operator
 import re
+import warnings
 
 import numpy as np
 
@@ -74,7 +75,9 @@ def parse(text, names=(), listed=None):
         plain = re.sub(r"\bσ\b", "sigma", plain)
     plain = re.sub(r"\b([A-Za-z]\w*)'\s*\(", PRIME + r"\1(", plain).strip()
     try:
-        body = ast.parse(plain, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)          # of 2else and its like
+            body = ast.parse(plain, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" near character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise ValueError(f"{text!r} is not a formula{where}: use numbers, names, + - * / ** @, comparisons and functions") from None
