@@ -3,7 +3,6 @@
 The engine's Compiled object does the calls that look like the last one by itself; everything else comes here.
 """
 
-import inspect
 import sys
 import warnings
 
@@ -13,7 +12,7 @@ from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
 from fastgrad.transforms import pullbacks, threads
 from fastgrad.transforms.bindings import MOST_BINDINGS, Walk, contents, random_states
-from fastgrad.transforms.programs import Binding  # noqa: F401
+from fastgrad.transforms.programs import Binding, has_parameter  # noqa: F401
 from fastgrad.tree import tree_flatten, tree_unflatten
 
 __all__ = ["compile"]
@@ -99,10 +98,7 @@ def compile(fun, static_argnums=()):
     static = (static_argnums,) if isinstance(static_argnums, (int, np.integer)) else tuple(static_argnums)
     if not callable(fun):
         raise TypeError(f"compile: {type(fun).__name__} is not callable")
-    try:
-        has_own_out = "out" in inspect.signature(fun).parameters
-    except (TypeError, ValueError):
-        has_own_out = False
+    has_own_out = has_parameter(fun, "out")
     threads.register()
     return engine.Compiled(fun, tuple(int(k) for k in static), has_own_out, sys.modules[__name__])
 

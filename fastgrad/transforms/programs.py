@@ -1,19 +1,21 @@
 """Programs as Python sees them: the trees of their arguments and results, what they do as a text, saving and loading."""
 
-import inspect
-
 import numpy as np
 
 from fastgrad._core import engine
 from fastgrad._core.engine import Tensor
-from fastgrad.transforms import store, threads
-from fastgrad.transforms.store import ProgramFormatError, to_bytes
+from fastgrad.transforms import threads
 from fastgrad.tree import count_leaves, tree_flatten
 
 __all__ = ["load_program", "ProgramFormatError"]
 
 ARRAY, NUMBER, TENSOR = 0, 1, 2
 KINDS = ("array", "number", "tensor")
+MOST_BYTES = 1 << 32            # what a loaded Program may need, unless load_program is told otherwise
+
+
+class ProgramFormatError(ValueError):
+    """A file that ``fg.load_program`` refuses: truncated, damaged, or asking for what no Program does."""
 
 
 class _Static:
@@ -219,6 +221,8 @@ def _describe(structure):
 
 def has_parameter(function, name):
     """Whether a function has a parameter of that name itself."""
+    import inspect
+
     try:
         return name in inspect.signature(function).parameters
     except (TypeError, ValueError):     # not known to Python
@@ -235,7 +239,14 @@ def save(program, path):
         file.write(data)
 
 
-def load_program(path, limit=store.MOST_BYTES):
+def to_bytes(program):
+    """What a file of a Program holds; also what pickle keeps."""
+    from fastgrad.transforms import store
+
+    return store.to_bytes(program)
+
+
+def load_program(path, limit=MOST_BYTES):
     """The Program that ``Program.save`` wrote, planned anew.
 
     Parameters
@@ -270,13 +281,17 @@ def load_program(path, limit=store.MOST_BYTES):
     >>> fg.load_program(path)(3.0)
     np.float64(9.0)
     """
+    from fastgrad.transforms import store
+
     return load_bytes(store.read_file(path, limit), limit)
 
 
-def load_bytes(data, limit=store.MOST_BYTES):
+def load_bytes(data, limit=MOST_BYTES):
     """The same from a file's bytes; also what pickle calls."""
     if not isinstance(data, bytes):
         raise TypeError(f"a Program is loaded from bytes, not {type(data).__name__}")
+    from fastgrad.transforms import store
+
     program, (who, structure, leaves, result_structure, constants, form), held = store.from_bytes(data, limit)
     threads.register()
     plain = -1

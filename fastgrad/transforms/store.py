@@ -17,9 +17,9 @@ import numpy as np
 
 from fastgrad._core import engine
 from fastgrad.numpy import indexing, joining
+from fastgrad.transforms.programs import ProgramFormatError
 
 FORMAT, VERSION = "fastgrad program", 1
-MOST_BYTES = 1 << 32            # what a loaded Program may need, unless load_program is told otherwise
 MOST_TEXT = 1 << 28             # of program.json
 MOST_VALUES = 1 << 25
 MOST_TOTAL = 1 << 50            # bytes of all values together, views included: no sum of sizes overflows
@@ -39,10 +39,6 @@ RULES = {
     "scatter_add": (indexing._scatter, ("index", "shape")),
     "setitem": (indexing._set, ("index", "shape")),
 }
-
-
-class ProgramFormatError(ValueError):
-    """A file that ``fg.load_program`` refuses: truncated, damaged, or asking for what no Program does."""
 
 
 def _refuse(text):
