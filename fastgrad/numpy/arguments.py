@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, as_operand, reshape, transpose
+from fastgrad._core.engine import Tensor, as_operand, call_host, reshape, transpose
 from fastgrad.numpy.creation import asarray
 from fastgrad.numpy.indexing import gather
 
@@ -40,6 +40,20 @@ def result_into(out, result):
         return result
     out[...] = result
     return out
+
+
+def host(function, arguments, keywords=None):
+    """``call_host``, whose errors name the operation and the shapes."""
+    try:
+        return call_host(function, arguments, keywords)
+    except np.exceptions.AxisError:
+        raise
+    except (ValueError, TypeError) as error:
+        text, name = str(error), function.__name__
+        if text.startswith(name) or "fg.compile" in text or "t.detach()" in text:
+            raise
+        shapes = " and ".join(str(a.shape) for a in arguments if isinstance(a, Tensor))
+        raise type(error)(f"{name} of shape {shapes}: {text}") from None
 
 
 def rows_of(x, axes):

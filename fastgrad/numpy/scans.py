@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Rule, Tensor, broadcast_to, call_host, multiply, reshape, sum, tensor
+from fastgrad._core.engine import Rule, Tensor, broadcast_to, call_host, isnan, multiply, reshape, sum, tensor
 from fastgrad.numpy.arguments import axes_of, axis_of, floating, operand, result_into
 from fastgrad.numpy.joining import concatenate
-from fastgrad.numpy.statistics import _left_out
 from fastgrad.numpy.rounding import where as choose
 
 __all__ = ["cumsum", "cumprod", "nancumsum", "nancumprod", "cumulative_sum", "cumulative_prod", "diff", "ediff1d", "gradient",
@@ -109,7 +108,7 @@ def cumprod(a, axis=None, dtype=None, out=None):
 def _nan_scan(function, neutral, a, axis, dtype, out):
     x = operand(a, dtype)
     if x.dtype.kind == "f":
-        x = choose(_left_out(x, True), neutral, x)
+        x = choose(isnan(x), neutral, x)
     return function(x, axis, None, out)
 
 
@@ -257,9 +256,12 @@ def diff(a, n=1, axis=-1, prepend=None, append=None):
     for part in (prepend, x, append):
         if part is None:
             continue
-        part = operand(part)
+        part = operand(part, x.dtype if type(part) in (int, float) and x.dtype.kind == "f" else None)
         if part.ndim == 0:
             part = broadcast_to(part, x.shape[:axis] + (1,) + x.shape[axis + 1:])
+        if part.ndim != x.ndim or part.shape[:axis] + part.shape[axis + 1:] != x.shape[:axis] + x.shape[axis + 1:]:
+            raise ValueError(f"diff: what is put before or after has shape {part.shape}, which differs from that of a, {x.shape}, "
+                             f"in more than axis {axis}")
         parts.append(part)
     if len(parts) > 1:
         x = concatenate(parts, axis)
@@ -331,7 +333,7 @@ def _gradient_along(f, distance, axis, edge_order):
         else:
             start = (-1.5 * at(0) + 2.0 * at(1) - 0.5 * at(2)) / distance
             end = (0.5 * at(-3) - 2.0 * at(-2) + 1.5 * at(-1)) / distance
-    return concatenate([start, inner, end] if n > 2 else [start, end], axis)
+    return concatenate([start, inner, end] if n > 2 else [start, end], axis).astype(f.dtype)
 
 
 def gradient(f, *varargs, axis=None, edge_order=1):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, call_host, is_recorded, is_tracked, moveaxis, refuse_numpy, reshape
-from fastgrad.numpy.arguments import axis_of, operand, pick, rows_of
+from fastgrad._core.engine import Tensor, is_recorded, is_tracked, moveaxis, refuse_numpy, reshape
+from fastgrad.numpy.arguments import axis_of, host, operand, pick, rows_of
 from fastgrad.numpy.indexing import gather, scatter_add, take
 from fastgrad.numpy.statistics import order_statistics
 
@@ -22,7 +22,7 @@ def _along(a, axis, who):
 def _ordered(x, axis, places_of, *arguments, **keywords):
     """The elements along an axis in the order that a function of rows gives."""
     rows, rest, _ = rows_of(x, (axis,))
-    picked = pick(rows, call_host(places_of, (rows, *arguments), keywords))
+    picked = pick(rows, host(places_of, (rows, *arguments), keywords))
     if x.ndim == 1:
         return picked
     picked = reshape(picked, rest + (x.shape[axis],))
@@ -46,6 +46,12 @@ OF_ROWS = {stable_order, partial_order, order_statistics}
 def _no_fields(order, who):
     if order is not None:
         raise TypeError(f"{who}: order= names fields of structured arrays, which Tensors do not have")
+
+
+def _in_bounds(kth, shape, axis, who):
+    length = shape[axis]
+    if np.any((np.asarray(kth) >= length) | (np.asarray(kth) < -length)):
+        raise ValueError(f"{who}: kth={kth} is out of bounds for axis {axis} of shape {shape}")
 
 
 def sort(a, axis=-1, kind=None, order=None, *, stable=None):
@@ -76,7 +82,7 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None):
     _no_fields(order, "sort")
     x, axis = _along(a, axis, "sort")
     if x.dtype.kind != "f":
-        return call_host(np.sort, (x, axis))
+        return host(np.sort, (x, axis))
     return _ordered(x, axis, stable_order)
 
 
@@ -100,11 +106,11 @@ def argsort(a, axis=-1, kind=None, order=None, *, stable=None):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.argsort([3.0, 1.0, 2.0])
-    Tensor([1, 2, 0])
+    Tensor([1, 2, 0], dtype=int64)
     """
     _no_fields(order, "argsort")
     x, axis = _along(a, axis, "argsort")
-    return call_host(np.argsort, (x, axis, kind), {} if stable is None else {"stable": stable})
+    return host(np.argsort, (x, axis, kind), {} if stable is None else {"stable": stable})
 
 
 def partition(a, kth, axis=-1, kind="introselect", order=None):
@@ -131,8 +137,9 @@ def partition(a, kth, axis=-1, kind="introselect", order=None):
     """
     _no_fields(order, "partition")
     x, axis = _along(a, axis, "partition")
+    _in_bounds(kth, x.shape, axis, "partition")
     if x.dtype.kind != "f":
-        return call_host(np.partition, (x, kth, axis))
+        return host(np.partition, (x, kth, axis))
     return _ordered(x, axis, partial_order, kth)
 
 
@@ -152,11 +159,12 @@ def argpartition(a, kth, axis=-1, kind="introselect", order=None):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.argpartition([3.0, 1.0, 2.0], 0)[0]
-    Tensor(1)
+    Tensor(1, dtype=int64)
     """
     _no_fields(order, "argpartition")
     x, axis = _along(a, axis, "argpartition")
-    return call_host(np.argpartition, (x, kth, axis))
+    _in_bounds(kth, x.shape, axis, "argpartition")
+    return host(np.argpartition, (x, kth, axis))
 
 
 def unique(ar, return_index=False, return_inverse=False, return_counts=False, axis=None, *, equal_nan=True, sorted=True):
@@ -188,7 +196,7 @@ def unique(ar, return_index=False, return_inverse=False, return_counts=False, ax
     x = operand(ar)
     if axis is not None:
         axis = axis_of(axis, x.ndim, "unique")
-    found = call_host(np.unique, (x, True, bool(return_inverse), bool(return_counts), axis), {"equal_nan": bool(equal_nan)})
+    found = host(np.unique, (x, True, bool(return_inverse), bool(return_counts), axis), {"equal_nan": bool(equal_nan)})
     values, index, *more = found
     if x.dtype.kind == "f":
         values = gather(x if x.ndim == 1 else reshape(x, -1), index) if axis is None else take(x, index, axis)
@@ -217,9 +225,9 @@ def searchsorted(a, v, side="left", sorter=None):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.searchsorted([1.0, 2.0, 3.0], [2.5, 0.0])
-    Tensor([2, 0])
+    Tensor([2, 0], dtype=int64)
     """
-    return call_host(np.searchsorted, (operand(a), operand(v), side, sorter))
+    return host(np.searchsorted, (operand(a), operand(v), side, sorter))
 
 
 def digitize(x, bins, right=False):
@@ -241,9 +249,9 @@ def digitize(x, bins, right=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.digitize([0.5, 2.5], [0.0, 1.0, 2.0])
-    Tensor([1, 3])
+    Tensor([1, 3], dtype=int64)
     """
-    return call_host(np.digitize, (operand(x), operand(bins), bool(right)))
+    return host(np.digitize, (operand(x), operand(bins), bool(right)))
 
 
 def nonzero(a):
@@ -261,9 +269,9 @@ def nonzero(a):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.nonzero([0.0, 3.0, 2.0])
-    (Tensor([1, 2]),)
+    (Tensor([1, 2], dtype=int64),)
     """
-    return call_host(np.nonzero, (operand(a),))
+    return host(np.nonzero, (operand(a),))
 
 
 def flatnonzero(a):
@@ -281,9 +289,9 @@ def flatnonzero(a):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.flatnonzero([0.0, 3.0, 2.0])
-    Tensor([1, 2])
+    Tensor([1, 2], dtype=int64)
     """
-    return call_host(np.flatnonzero, (operand(a),))
+    return host(np.flatnonzero, (operand(a),))
 
 
 def argwhere(a):
@@ -302,9 +310,9 @@ def argwhere(a):
     >>> import fastgrad.numpy as fnp
     >>> fnp.argwhere([0.0, 3.0, 2.0])
     Tensor([[1],
-            [2]])
+            [2]], dtype=int64)
     """
-    return call_host(np.argwhere, (operand(a),))
+    return host(np.argwhere, (operand(a),))
 
 
 def isin(element, test_elements, assume_unique=False, invert=False, *, kind=None):
@@ -329,7 +337,7 @@ def isin(element, test_elements, assume_unique=False, invert=False, *, kind=None
     >>> fnp.isin([1.0, 2.0, 3.0], [3.0, 1.0])
     Tensor([ True, False,  True])
     """
-    return call_host(np.isin, (operand(element), operand(test_elements), bool(assume_unique), bool(invert)), {"kind": kind})
+    return host(np.isin, (operand(element), operand(test_elements), bool(assume_unique), bool(invert)), {"kind": kind})
 
 
 def bincount(x, /, weights=None, minlength=0):
@@ -350,13 +358,13 @@ def bincount(x, /, weights=None, minlength=0):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.bincount([0, 2, 2])
-    Tensor([1, 0, 2])
+    Tensor([1, 0, 2], dtype=int64)
     >>> fnp.bincount([0, 2, 2], [1.0, 2.0, 3.0])
     Tensor([1., 0., 5.])
     """
     x = operand(x)
     if not (isinstance(weights, Tensor) and (is_tracked(weights) or is_recorded(weights))):
-        return call_host(np.bincount, (x, weights, minlength))
+        return host(np.bincount, (x, weights, minlength))
     if is_recorded(x):
         raise TypeError("bincount: with weights that are arguments of the function, x may not depend on its arguments, because the "
                         "length of the result depends on x; make x outside, or use fastgrad.numpy.zeros(n) and t[x] += weights")
@@ -392,7 +400,7 @@ def histogram(a, bins=10, range=None, density=None, weights=None):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.histogram([1.0, 2.0, 2.0], bins=[0.0, 1.5, 3.0])[0]
-    Tensor([1, 2])
+    Tensor([1, 2], dtype=int64)
     """
     refuse_numpy("numpy.histogram", (weights,), ["weights"])
-    return call_host(np.histogram, (operand(a), bins, range, density, weights))
+    return host(np.histogram, (operand(a), bins, range, density, weights))

@@ -3,10 +3,10 @@
 import numpy as np
 
 from fastgrad._core.engine import (
-    Tensor, broadcast_to, call_host, equal, greater, is_recorded, is_tracked, isnan, logical_not, logical_or, max, maximum, mean,
-    min, reshape, sqrt, square, sum, tensor, transpose,
+    Tensor, broadcast_to, equal, greater, is_recorded, is_tracked, isnan, logical_not, logical_or, max, maximum, mean,
+    min, reshape, sqrt, square, sum, tensor, tracing, transpose,
 )
-from fastgrad.numpy.arguments import axes_of, floating, operand, pick, result_into, rows_of
+from fastgrad.numpy.arguments import axes_of, floating, host, operand, pick, result_into, rows_of
 from fastgrad.numpy.reductions import prod
 from fastgrad.numpy.rounding import where as choose
 
@@ -24,7 +24,6 @@ def _variance(x, axis, keepdims, ddof, used, center, who, empty=None):
         divisor = count - ddof if count > ddof else 0
         distance = x - (mean(x, axis, True) if center is None else center)
     else:
-        used = broadcast_to(used, x.shape)
         count = sum(used.astype(x.dtype), axis, True)
         divisor = maximum(count - ddof, 0.0)
         if empty is not None:
@@ -36,6 +35,19 @@ def _variance(x, axis, keepdims, ddof, used, center, who, empty=None):
     if isinstance(divisor, Tensor) and not keepdims:
         divisor = reshape(divisor, total.shape)
     return total / divisor
+
+
+def _mask(where, x, who):
+    """``where=`` in the shape of x; None where all elements count."""
+    if where is True:
+        return None
+    where = operand(where)
+    if where.dtype != bool:
+        raise TypeError(f"{who}: where= has to be bool, not {where.dtype}")
+    try:
+        return broadcast_to(where, x.shape)
+    except ValueError:
+        raise ValueError(f"{who}: where= of shape {where.shape} cannot be broadcast to the shape of a, {x.shape}") from None
 
 
 def _deviation(x, axis, keepdims, ddof, used, center, who, empty=None):
@@ -93,7 +105,7 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
     Tensor([-1.,  1.])
     """
     x = floating(a, dtype)
-    result = _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "var"), None if where is True else where, mean, "var")
+    result = _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "var"), _mask(where, x, "var"), mean, "var")
     return result_into(out, result)
 
 
@@ -119,7 +131,7 @@ def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
     Tensor([0., 0., 0.])
     """
     x = floating(a, dtype)
-    result = _deviation(x, axis, bool(keepdims), _freedom(ddof, correction, "std"), None if where is True else where, mean, "std")
+    result = _deviation(x, axis, bool(keepdims), _freedom(ddof, correction, "std"), _mask(where, x, "std"), mean, "std")
     return result_into(out, result)
 
 
@@ -172,7 +184,7 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
     if w.dtype.kind != "f":
         w = w.astype(np.float64)
     total = sum(w, axis, keepdims)
-    if not is_recorded(total) and np.any(total.detach().numpy() == 0):
+    if not tracing() and np.any(total.detach().numpy() == 0):
         raise ZeroDivisionError("average: the weights sum to 0 and cannot be normalized")
     result = sum(x * w, axis, keepdims) / total
     return (result, total.astype(result.dtype)) if returned else result
@@ -200,7 +212,7 @@ def ptp(a, axis=None, out=None, keepdims=False):
     """
     x, keepdims = operand(a), bool(keepdims)
     if x.dtype.kind != "f":
-        return result_into(out, call_host(np.ptp, (x, axis), {"keepdims": keepdims}))
+        return result_into(out, host(np.ptp, (x, axis), {"keepdims": keepdims}))
     return result_into(out, max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims))
 
 
@@ -220,6 +232,10 @@ def _quantile(x, q, axis, keepdims, method, who):
     """Quantiles q, an array of numbers from 0 to 1."""
     if method not in _METHODS:
         raise ValueError(f"{who}: method {method!r} is not supported; there are {', '.join(_METHODS)}")
+    if x.dtype.kind != "f":
+        if method in ("lower", "higher", "nearest"):        # they stay integers
+            return host(np.quantile, (x, q, axis), {"method": method, "keepdims": keepdims})
+        x = x.astype(np.float64)
     rows, rest, kept = rows_of(x, axes_of(axis, x.ndim, who))
     shape = q.shape + (kept if keepdims else rest)
     n = rows.shape[-1]
@@ -235,16 +251,18 @@ def _quantile(x, q, axis, keepdims, method, who):
         part = np.where(part > 0, 0.5, 0.0)
     high = np.where(part > 0, low + 1, low)
     several = bool(np.any(part > 0))
-    found = pick(rows, call_host(order_statistics, (rows,), {"kth": [*low.tolist(), *high.tolist()] if several else low.tolist()}))
+    found = pick(rows, host(order_statistics, (rows,), {"kth": [*low.tolist(), *high.tolist()] if several else low.tolist()}))
     m = len(low)
-    if several:
+    if several and m == 1 and part[0] == 0.5:
+        found = mean(found, -1)
+    elif several:
         below, above, part = found[..., :m], found[..., m:], part.astype(x.dtype)
         found = below * (1 - part) + above * part
         if np.any(part == 0):           # infinity times 0 is no number
             found = choose(part == 0, below, found)
     if rows.ndim == 2 and m != 1:
         found = transpose(found)
-    return reshape(found, shape)
+    return found if found.shape == shape else reshape(found, shape)
 
 
 def _levels(q, largest, who):
@@ -290,7 +308,7 @@ def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
     >>> fg.grad(fnp.median)(fg.tensor([3.0, 1.0, 2.0, 9.0]))
     Tensor([0.5, 0. , 0.5, 0. ])
     """
-    return result_into(out, _quantile(floating(a), np.array(0.5), axis, bool(keepdims), "linear", "median"))
+    return result_into(out, _quantile(operand(a), np.array(0.5), axis, bool(keepdims), "linear", "median"))
 
 
 def quantile(a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False):
@@ -328,7 +346,7 @@ def quantile(a, q, axis=None, out=None, overwrite_input=False, method="linear", 
     >>> fg.grad(lambda x: fnp.quantile(x, 0.25))(fg.tensor([7.0, 2.0, 5.0, 3.0]))
     Tensor([0.  , 0.25, 0.  , 0.75])
     """
-    return result_into(out, _quantile(floating(a), _levels(q, 1, "quantile"), axis, bool(keepdims), method, "quantile"))
+    return result_into(out, _quantile(operand(a), _levels(q, 1, "quantile"), axis, bool(keepdims), method, "quantile"))
 
 
 def percentile(a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False):
@@ -351,14 +369,15 @@ def percentile(a, q, axis=None, out=None, overwrite_input=False, method="linear"
     >>> fnp.percentile([1.0, 2.0, 5.0], 75)
     Tensor(3.5)
     """
-    return result_into(out, _quantile(floating(a), _levels(q, 100, "percentile"), axis, bool(keepdims), method, "percentile"))
+    return result_into(out, _quantile(operand(a), _levels(q, 100, "percentile"), axis, bool(keepdims), method, "percentile"))
 
 
 # ---------------------------------------------------------------------------------------------------------- without NaN
 
-def _left_out(x, where):
+def _left_out(x, where, who):
     """Which elements do not count."""
-    return isnan(x) if where is True else logical_or(isnan(x), logical_not(where))
+    used = _mask(where, x, who)
+    return isnan(x) if used is None else logical_or(isnan(x), logical_not(used))
 
 
 def nansum(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
@@ -386,7 +405,7 @@ def nansum(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
     """
     x = operand(a, dtype)
     if x.dtype.kind == "f" or where is not True:
-        x = choose(_left_out(x, where), 0.0 if x.dtype.kind == "f" else np.zeros((), x.dtype), x)
+        x = choose(_left_out(x, where, "nansum"), 0.0 if x.dtype.kind == "f" else np.zeros((), x.dtype), x)
     return result_into(out, sum(x, axis, bool(keepdims)))
 
 
@@ -410,7 +429,7 @@ def nanprod(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
     """
     x = operand(a, dtype)
     if x.dtype.kind == "f" or where is not True:
-        x = choose(_left_out(x, where), 1.0 if x.dtype.kind == "f" else np.ones((), x.dtype), x)
+        x = choose(_left_out(x, where, "nanprod"), 1.0 if x.dtype.kind == "f" else np.ones((), x.dtype), x)
     return result_into(out, prod(x, axis, bool(keepdims)))
 
 
@@ -433,9 +452,9 @@ def nanmean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True):
     Tensor(1.5)
     """
     x, keepdims = floating(a, dtype), bool(keepdims)
-    out_of = _left_out(x, where)
-    count = sum(logical_not(out_of).astype(x.dtype), axis, keepdims)
-    return result_into(out, sum(choose(out_of, 0.0, x), axis, keepdims) / count)
+    left_out = _left_out(x, where, "nanmean")
+    count = sum(logical_not(left_out).astype(x.dtype), axis, keepdims)
+    return result_into(out, sum(choose(left_out, 0.0, x), axis, keepdims) / count)
 
 
 def _nan_extreme(function, bound, a, axis, out, keepdims, where):
@@ -445,7 +464,7 @@ def _nan_extreme(function, bound, a, axis, out, keepdims, where):
             x = x.astype(np.float64)
         else:
             return result_into(out, function(x, axis, keepdims))
-    left_out = _left_out(x, where)
+    left_out = _left_out(x, where, "nan" + function.__name__)
     result = function(choose(left_out, bound, x), axis, keepdims)
     return result_into(out, choose(all(left_out, axis, keepdims=keepdims), np.nan, result))
 
@@ -515,7 +534,7 @@ def nanvar(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=
     Tensor(1.0)
     """
     x = floating(a, dtype)
-    used = logical_not(_left_out(x, where))
+    used = logical_not(_left_out(x, where, "nanvar"))
     return result_into(out, _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "nanvar"), used, mean, "nanvar", np.nan))
 
 
@@ -538,7 +557,7 @@ def nanstd(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=
     Tensor(1.0)
     """
     x = floating(a, dtype)
-    used = logical_not(_left_out(x, where))
+    used = logical_not(_left_out(x, where, "nanstd"))
     return result_into(out, _deviation(x, axis, bool(keepdims), _freedom(ddof, correction, "nanstd"), used, mean, "nanstd", np.nan))
 
 
@@ -548,7 +567,7 @@ def _truth(function, a, axis, out, keepdims, where):
     x = operand(a)
     if where is True:
         return result_into(out, getattr(x, function.__name__)(axis, bool(keepdims)))
-    return result_into(out, call_host(function, (x, axis, None, bool(keepdims)), {"where": where}))
+    return result_into(out, host(function, (x, axis, None, bool(keepdims)), {"where": where}))
 
 
 def any(a, axis=None, out=None, keepdims=False, *, where=True):
@@ -598,7 +617,7 @@ def all(a, axis=None, out=None, keepdims=False, *, where=True):
 
 
 def _place(function, a, axis, out, keepdims):
-    return result_into(out, call_host(function, (operand(a), axis), {"keepdims": bool(keepdims)}))
+    return result_into(out, host(function, (operand(a), axis), {"keepdims": bool(keepdims)}))
 
 
 def argmax(a, axis=None, out=None, *, keepdims=False):
@@ -620,7 +639,7 @@ def argmax(a, axis=None, out=None, *, keepdims=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.argmax([1.0, 3.0, 2.0])
-    Tensor(1)
+    Tensor(1, dtype=int64)
     """
     return _place(np.argmax, a, axis, out, keepdims)
 
@@ -641,7 +660,7 @@ def argmin(a, axis=None, out=None, *, keepdims=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.argmin([1.0, 3.0, 2.0])
-    Tensor(0)
+    Tensor(0, dtype=int64)
     """
     return _place(np.argmin, a, axis, out, keepdims)
 
@@ -667,7 +686,7 @@ def nanargmax(a, axis=None, out=None, *, keepdims=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.nanargmax([fnp.nan, 3.0, 2.0])
-    Tensor(1)
+    Tensor(1, dtype=int64)
     """
     return _place(np.nanargmax, a, axis, out, keepdims)
 
@@ -693,7 +712,7 @@ def nanargmin(a, axis=None, out=None, *, keepdims=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.nanargmin([fnp.nan, 3.0, 2.0])
-    Tensor(2)
+    Tensor(2, dtype=int64)
     """
     return _place(np.nanargmin, a, axis, out, keepdims)
 
@@ -715,7 +734,7 @@ def count_nonzero(a, axis=None, *, keepdims=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.count_nonzero([0.0, 3.0, 2.0])
-    Tensor(2)
+    Tensor(2, dtype=int64)
     """
-    result = call_host(np.count_nonzero, (operand(a), axis), {"keepdims": bool(keepdims)})
+    result = host(np.count_nonzero, (operand(a), axis), {"keepdims": bool(keepdims)})
     return result if isinstance(result, Tensor) else tensor(result)
