@@ -258,6 +258,38 @@ def test_contract_04_ties():
     assert gradient_of(fnp.median, [1.0, 1.0, 1.0, 1.0]).sum() == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("axis, shape", [(None, (5000,)), (0, (700, 3)), (1, (3, 700)), (None, (30, 200))])
+def test_contract_09_no_spread_in_large_arrays(axis, shape, dtype):
+    rng = np.random.default_rng(3)
+    spread = rng.normal(size=shape).astype(dtype)
+    for x in (spread, np.full(shape, 0.1, dtype), np.full(shape, 1e30, dtype)):
+        ours = fnp.std(x, axis=axis)
+        assert ours.dtype == dtype
+        if x is spread:
+            np.testing.assert_allclose(ours.numpy(), np.std(x, axis=axis), rtol=1e-5 if dtype == np.float32 else 1e-13)
+        else:
+            same(ours.numpy(), np.zeros(ours.shape))
+            same(fg.grad(lambda x: fnp.sum(fnp.std(x, axis=axis)))(x), np.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [10, 101, 5000])
+def test_contract_04_sorting_is_stable(size):
+    rng = np.random.default_rng(5)
+    for x in (rng.normal(size=size), rng.integers(0, 20, size) / 4, np.where(rng.random(size) < 0.3, nan, rng.normal(size=size)),
+              np.where(rng.random(size) < 0.5, 0.0, -0.0)):
+        order = np.argsort(x, kind="stable")
+        weights = rng.normal(size=size)
+        expected = np.zeros(size)
+        expected[order] = weights
+        same(gradient_of(lambda x: fnp.sort(x) * weights, x), expected)
+        with fg.Tape():
+            recorded = fnp.sort(fg.tensor(x, requires_grad=True)).detach().numpy()
+        for ours in (recorded, fnp.sort(x).numpy(), np.asarray(fg.compile(fnp.sort)(x))):
+            same(ours, x[order])
+            same(np.signbit(ours), np.signbit(x[order]))
+
+
 @pytest.mark.parametrize("name", ["cumprod", "nancumprod"])
 @pytest.mark.parametrize("x", [[2.0, 0.0, 3.0, 4.0], [0.0, 0.0, 3.0, 2.0], [1.0, 0.0, 2.0, 0.0]])
 def test_contract_13_a_running_product_of_zeros(name, x):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastgrad._core.engine import Tensor, is_recorded, is_tracked, moveaxis, refuse_numpy, reshape
+from fastgrad._core.engine import Tensor, is_recorded, is_tracked, moveaxis, refuse_numpy, reshape, tracing
 from fastgrad.numpy.arguments import axis_of, host, operand, pick, rows_of
 from fastgrad.numpy.indexing import gather, scatter_add, take
 from fastgrad.numpy.statistics import order_statistics
@@ -30,8 +30,20 @@ def _ordered(x, axis, places_of, *arguments, **keywords):
 
 
 def stable_order(rows):
-    """The order that sorts each row."""
+    """The order that sorts each row, equal elements as they stand."""
+    if rows.shape[-1] > 100:        # NumPy's default is three times faster, and the same where no two elements are equal
+        order = np.argsort(rows, axis=-1)
+        values = np.take_along_axis(rows, order, -1)
+        if not (np.any(values[..., 1:] == values[..., :-1]) or np.any(np.isnan(values[..., -2]))):
+            return order
     return np.argsort(rows, axis=-1, kind="stable")
+
+
+def values_in_order(x, axis):
+    """What a stable sort gives: of equal elements only 0 and -0 can be told apart."""
+    values = np.sort(x, axis)
+    zeros = np.signbit(values[values == 0])
+    return np.sort(x, axis, "stable") if zeros.any() and not zeros.all() else values
 
 
 def partial_order(rows, kth):
@@ -83,6 +95,8 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None):
     x, axis = _along(a, axis, "sort")
     if x.dtype.kind != "f":
         return host(np.sort, (x, axis))
+    if not (tracing() or is_tracked(x)):
+        return host(values_in_order, (x, axis))
     return _ordered(x, axis, stable_order)
 
 

@@ -17,12 +17,13 @@ __all__ = ["var", "std", "average", "ptp", "median", "percentile", "quantile", "
 # ------------------------------------------------------------------------------------------------------------- variance
 
 def _variance(x, axis, keepdims, ddof, used, center, who, empty=None):
-    """The mean of squared distances; ``used`` says which elements count, None: all of them."""
+    """The mean of squared distances, the mean, and the divisor; ``used`` says which elements count, None: all of them."""
     axes = axes_of(axis, x.ndim, who)
     if used is None:
         count = int(np.prod([x.shape[d] for d in axes]))
         divisor = count - ddof if count > ddof else 0
-        distance = x - (mean(x, axis, True) if center is None else center)
+        center = mean(x, axis, True) if center is None else center
+        distance = x - center
     else:
         count = sum(used.astype(x.dtype), axis, True)
         divisor = maximum(count - ddof, 0.0)
@@ -34,7 +35,7 @@ def _variance(x, axis, keepdims, ddof, used, center, who, empty=None):
     total = sum(square(distance), axis, keepdims)
     if isinstance(divisor, Tensor) and not keepdims:
         divisor = reshape(divisor, total.shape)
-    return total / divisor
+    return total / divisor, center, divisor
 
 
 def _mask(where, x, who):
@@ -52,15 +53,26 @@ def _mask(where, x, who):
 
 def _deviation(x, axis, keepdims, ddof, used, center, who, empty=None):
     """The root of the variance, whose gradient is 0 where there is no spread."""
-    variance = _variance(x, axis, keepdims, ddof, used, center, who, empty)
-    flat = equal(variance, 0.0)
-    if center is None and x.size:
+    variance, found, divisor = _variance(x, axis, keepdims, ddof, used, center, who, empty)
+    flat, nothing = equal(variance, 0.0), 0.0
+    if center is None and x.size and _may_be_flat(x.size, variance, found):
         # Equal elements differ from their mean by its rounding error, and the root would make much of that.
         high = low = x.detach()
         if used is not None:
             high, low = choose(used, high, -np.inf), choose(used, low, np.inf)
-        flat = logical_or(flat, equal(max(high, axis, keepdims), min(low, axis, keepdims)))
-    return choose(flat, variance.detach() * 0.0, sqrt(variance))
+        spread = max(high, axis, keepdims) - min(low, axis, keepdims)
+        flat = logical_or(flat, equal(spread, 0.0))
+        nothing = spread * 0.0 / divisor        # NaN where ddof leaves nothing to divide by
+    return choose(flat, nothing, sqrt(variance))
+
+
+def _may_be_flat(size, variance, center):
+    """Whether some spread is so small that elements may be equal: a glance that spares large arrays a closer look."""
+    if size < 1000 or tracing():
+        return True
+    variance, center = variance.detach().numpy(), center.detach().numpy().reshape(variance.shape)
+    with np.errstate(over="ignore"):
+        return bool(np.any(variance <= np.finfo(variance.dtype).eps * np.square(center)))
 
 
 def _freedom(ddof, correction, who):
@@ -105,7 +117,7 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=Tru
     Tensor([-1.,  1.])
     """
     x = floating(a, dtype)
-    result = _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "var"), _mask(where, x, "var"), mean, "var")
+    result = _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "var"), _mask(where, x, "var"), mean, "var")[0]
     return result_into(out, result)
 
 
@@ -535,7 +547,8 @@ def nanvar(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=
     """
     x = floating(a, dtype)
     used = logical_not(_left_out(x, where, "nanvar"))
-    return result_into(out, _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "nanvar"), used, mean, "nanvar", np.nan))
+    result, _, _ = _variance(x, axis, bool(keepdims), _freedom(ddof, correction, "nanvar"), used, mean, "nanvar", np.nan)
+    return result_into(out, result)
 
 
 def nanstd(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=None, correction=None):
