@@ -697,10 +697,10 @@ def test_np_add_reduce_is_over_axis_0_by_default():
 
 
 @pytest.mark.parametrize("call, text", [
-    (lambda t: np.sort(t), "numpy.sort is not supported"),
+    (lambda t: np.sort_complex(t), "numpy.sort_complex is not supported"),
     (lambda t: np.linalg.inv(t), "numpy.linalg.inv is not supported"),
     (lambda t: np.linalg.norm(t), "numpy.linalg.norm is not supported"),
-    (lambda t: np.median(t), "numpy.median is not supported"),
+    (lambda t: np.nanmedian(t), "numpy.nanmedian is not supported"),
     (lambda t: np.add.accumulate(t), "numpy.add.accumulate is not supported"),
     (lambda t: np.multiply.outer(t, t), "numpy.multiply.outer is not supported"),
     (lambda t: np.add.at(t, [0], 1.0), "numpy.add.at is not supported"),
@@ -941,7 +941,7 @@ def test_contract_47_errors_of_backward(call, error, text):
 def test_after_any_error_the_next_call_works():
     x = leaf()
     y = x * x
-    for bad in (lambda: y + np.ones(7), lambda: y @ y, lambda: float(y), lambda: y.backward(), lambda: y[9], lambda: np.sort(y)):
+    for bad in (lambda: y + np.ones(7), lambda: y @ y, lambda: float(y), lambda: y.backward(), lambda: y[9], lambda: np.nanmedian(y)):
         with pytest.raises((ValueError, TypeError, IndexError)):
             bad()
     y.sum().backward()

@@ -294,10 +294,10 @@ def test_integers_and_truth_values_are_as_in_a_loop():
 
 
 def test_a_numpy_function_without_a_rule_runs_example_by_example():
-    agrees(lambda x: (np.sort(x, axis=0) * 2.0, np.median(x)), array(N, 3))
+    agrees(lambda x: (np.nanmedian(x, axis=0) * 2.0, np.nanpercentile(x, [25, 75])), array(N, 3))
     with pytest.raises(ValueError, match="another shape for each example"):
         fg.vmap(lambda x: np.unique(x))(np.array([[1.0, 1.0], [1.0, 2.0]]))
-    assert fg.vmap(lambda x: np.sort(x))(np.zeros((0, 3))).shape == (0, 3)
+    assert fg.vmap(lambda x: np.nanmedian(x, keepdims=True))(np.zeros((0, 3))).shape == (0, 1)
 
 
 def test_a_rule_of_ones_own_runs_example_by_example_and_differentiates():

@@ -301,6 +301,13 @@ def _broadcast_note(small, large):
     return "summed over " + _over(axes) if axes else ""
 
 
+def _running(step, of, back=False):
+    """A sum of all elements up to each one, or from each one on."""
+    ndim = len(step.shape)
+    axis = f", axis={step.parameters['axis'] + ndim}" if ndim > 1 else ""
+    return f"cumsum({of}{axis})", "from the end" if step.parameters["reverse"] != back else ""
+
+
 def _extreme(step, j):
     return "select(x == out, 1, 0)", "ties share it"
 
@@ -334,6 +341,7 @@ STRUCTURED = {
                     lambda s, j: (f"G[{_index_text(s.parameters.get('index', Ellipsis))}]", "")),
     "concatenate": (lambda s: f"concatenate([{', '.join(f'_{k}' for k in range(len(s.operands)))}]"
                               + (f", axis={s.parameters['axis']})" if s.parameters["axis"] else ")"), _concatenated),
+    "cumsum": (lambda s: _running(s, "x")[0], lambda s, j: _running(s, "G", True)),
     "setitem": (lambda s: f"setitem(x, [{_index_text(s.parameters.get('index', Ellipsis))}], y)",
                 lambda s, j: (("G", f"with 0 at [{_index_text(s.parameters.get('index', Ellipsis))}]"),
                               (f"G[{_index_text(s.parameters.get('index', Ellipsis))}]", ""))[j]),

@@ -15,8 +15,14 @@ from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
 from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item, take
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
-from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
+from fastgrad.numpy.reductions import prod, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
+from fastgrad.numpy.scans import *  # noqa: F401,F403
+from fastgrad.numpy.scans import __all__ as _scans_names
+from fastgrad.numpy.sorting import *  # noqa: F401,F403
+from fastgrad.numpy.sorting import __all__ as _sorting_names
+from fastgrad.numpy.statistics import *  # noqa: F401,F403
+from fastgrad.numpy.statistics import __all__ as _statistics_names
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -46,20 +52,20 @@ _ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
 _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
-__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names})
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names,
+                  *_scans_names, *_sorting_names, *_statistics_names})
 
 
 def _functions():
     """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
     found = {}
-    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow"]:
+    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow",
+                 *_scans_names, *_sorting_names, *_statistics_names]:
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
     found[_np.take] = take
-    found[_np.any] = truth_over(_np.any)
-    found[_np.all] = truth_over(_np.all)
     found[_np.shape] = lambda a: a.shape
     found[_np.ndim] = lambda a: a.ndim
     found[_np.size] = lambda a, axis=None: a.size if axis is None else a.shape[axis]

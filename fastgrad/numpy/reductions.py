@@ -58,17 +58,6 @@ def _join(a, b):
     return concatenate([a, b], -1)
 
 
-def truth_over(function):
-    """np.any or np.all of Tensors."""
-    def reduced(a, axis=None, out=None, keepdims=False, *, where=True):
-        refuse_numpy(f"numpy.{function.__name__}", (a,))
-        if out is None and where is True and isinstance(a, Tensor):
-            return getattr(a, function.__name__)(axis, keepdims)
-        return call_host(function, (a, axis, out, keepdims), {} if where is True else {"where": where})
-
-    return reduced
-
-
 def ufunc_reduce(ufunc, a, out, where, keywords):
     """``np.add.reduce(tensor)`` and the like: NumPy reduces over axis 0 unless told."""
     function = {**_REDUCTIONS, "multiply": prod}.get(ufunc.__name__)

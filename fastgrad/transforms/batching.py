@@ -13,6 +13,7 @@ import numpy as np
 import fastgrad.numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import Batched, Hole, Rule, Tensor, fill_holes
+from fastgrad.numpy.sorting import OF_ROWS
 
 OPERATION = engine.operations()
 BY_ENGINE = frozenset(OPERATION[name] for name in (*filter(None, engine.NAMES), "pull", "argument", "slot", "array", "number"))
@@ -226,8 +227,9 @@ class EachExample:
 
 
 # NumPy's functions that take a batch as they take an example, and those that need their axes moved.
-LIKEWISE = {np.round, np.asarray, engine.one_hot}
-ALONG_AXES = {np.sum, np.mean, np.max, np.min, np.prod, np.any, np.all, np.argmax, np.argmin, np.argsort}
+LIKEWISE = {np.round, np.asarray, engine.one_hot, *OF_ROWS}
+ALONG_AXES = {np.sum, np.mean, np.max, np.min, np.prod, np.any, np.all, np.argmax, np.argmin, np.argsort, np.sort, np.ptp,
+              np.cumsum, np.cumprod, np.count_nonzero, np.nanargmax, np.nanargmin}
 
 
 def along_axes(node, x, size):
