@@ -13,10 +13,19 @@ from fastgrad._core.engine import (  # noqa: F401
 )
 from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
-from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item, take
+from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
+
+from fastgrad.numpy.shapes import *  # noqa: F401,F403
+from fastgrad.numpy.shapes import __all__ as _shapes_names
+from fastgrad.numpy.parts import *  # noqa: F401,F403
+from fastgrad.numpy.parts import __all__ as _parts_names
+from fastgrad.numpy.picking import *  # noqa: F401,F403
+from fastgrad.numpy.picking import __all__ as _picking_names
+from fastgrad.numpy.diagonals import *  # noqa: F401,F403
+from fastgrad.numpy.diagonals import __all__ as _diagonals_names
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -45,19 +54,20 @@ _STRUCTURED = [
 _ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
 _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
+_ARRANGING = [*_shapes_names, *_parts_names, *_picking_names, *_diagonals_names]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
-__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names})
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names,
+                  *_ARRANGING})
 
 
 def _functions():
     """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
     found = {}
-    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow"]:
+    for name in [*_STRUCTURED, *_creation_names, *_ARRANGING, "conj", "fix", "permute_dims", "concat", "pow"]:
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
-    found[_np.take] = take
     found[_np.any] = truth_over(_np.any)
     found[_np.all] = truth_over(_np.all)
     found[_np.shape] = lambda a: a.shape
