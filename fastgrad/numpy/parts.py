@@ -7,7 +7,7 @@ import numpy as np
 from fastgrad._core.engine import Tensor, broadcast_to, moveaxis, reshape
 from fastgrad.numpy.creation import zeros
 from fastgrad.numpy.joining import concatenate
-from fastgrad.numpy.shapes import along, atleast_1d, atleast_2d, atleast_3d, axis_of, operand
+from fastgrad.numpy.shapes import along, along_runs, atleast_1d, atleast_2d, atleast_3d, axis_of, operand
 
 __all__ = ["vstack", "hstack", "dstack", "column_stack", "block", "split", "array_split", "hsplit", "vsplit", "dsplit",
            "unstack", "append", "insert", "delete"]
@@ -433,7 +433,11 @@ def insert(arr, obj, values, axis=None):
                          f"{axis}") from None
     except IndexError as error:
         raise IndexError(f"insert: {error}; the shape is {x.shape}, the axis {axis}") from None
-    return along(concatenate([x, values], axis), axis, order)
+    if places.size != 1:
+        return along(concatenate([x, values], axis), axis, order)
+    place = int(places.reshape(()))
+    place += n if place < 0 else 0
+    return concatenate([along(x, axis, slice(0, place)), values, along(x, axis, slice(place, n))], axis)
 
 
 def _places(obj, n, who):
@@ -487,4 +491,4 @@ def delete(arr, obj, axis=None):
         kept = np.delete(np.arange(n), places)
     except IndexError as error:
         raise IndexError(f"delete: {error}; the shape is {x.shape}, the axis {axis}") from None
-    return along(x, axis, kept)
+    return along_runs(x, axis, kept)

@@ -51,6 +51,35 @@ def along(x, axis, index):
     return x[(slice(None),) * axis + (index,)]
 
 
+MOST_RUNS = 8
+
+
+def along_runs(x, axis, places):
+    """x at places along one axis: slices joined, if there are few runs of neighbours, which costs less than picking each."""
+    runs = _runs(places)
+    if runs is None:
+        return along(x, axis, places)
+    return along(x, axis, runs[0]) if len(runs) == 1 else concatenate([along(x, axis, run) for run in runs], axis)
+
+
+def _runs(places):
+    """Places as slices, of step 1 or -1; None if these are none or many."""
+    steps, n = np.diff(places), len(places)
+    runs, start = [], 0
+    while start < n:
+        if len(runs) == MOST_RUNS:
+            return None
+        end, step = start + 1, 1
+        if start < n - 1 and abs(steps[start]) == 1:
+            step = int(steps[start])
+            others = np.flatnonzero(steps[start:] != step)
+            end = start + 1 + int(others[0]) if others.size else n
+        first, beyond = int(places[start]), int(places[end - 1]) + step
+        runs.append(slice(first, None if beyond < 0 else beyond, step))
+        start = end
+    return runs or None
+
+
 # ---------------------------------------------------------------------------------------------------------- another order
 
 def flip(m, axis=None):
@@ -492,6 +521,7 @@ def _pad_joined(x, axis, left, right):
 
 
 def _pad_constant(x, axis, width, values):
+    """Values on both sides, each stretched to what is missing."""
     if not any(width):
         return x
     parts = []
@@ -505,8 +535,12 @@ def _pad_constant(x, axis, width, values):
 def _pad_picked(x, widths, mode):
     """The modes that repeat elements: NumPy says of the places which."""
     for axis, width in enumerate(widths):
-        if any(width):
-            x = along(x, axis, np.pad(np.arange(x.shape[axis]), width, mode))
+        n = x.shape[axis]
+        if any(width) and mode == "edge":
+            ends = [along(x, axis, slice(place, place + 1)) for place in (0, n - 1)]
+            x = _pad_constant(x, axis, width, ends)
+        elif any(width):
+            x = along_runs(x, axis, np.pad(np.arange(n), width, mode))
     return x
 
 
