@@ -249,8 +249,13 @@ def fill_diagonal(a, val, wrap=False):
     if not places.size:
         return
     val = operand(val, "fill_diagonal")
+    if val.dtype != a.dtype:
+        val = val.astype(a.dtype)
+    number = np.full(a.size, -1)            # of the value that is written at each place
+    number[places] = np.arange(places.size)
+    written = (number >= 0).reshape(a.shape)
     if val.ndim:
         if not val.size:
             raise ValueError(f"fill_diagonal: no values, of shape {val.shape}, for {places.size} places")
-        val = reshape(val, (val.size,))[np.arange(places.size) % val.size]
-    a[np.unravel_index(places, a.shape)] = val
+        val = reshape(val, (val.size,))[np.where(written, number.reshape(a.shape) % val.size, 0)]
+    a[...] = engine.where(written, val, a)

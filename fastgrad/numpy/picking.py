@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastgrad._core import engine
-from fastgrad._core.engine import Tensor, broadcast_to, call_host, refuse_numpy, reshape, tracing
+from fastgrad._core.engine import Tensor, broadcast_to, call_host, refuse_numpy, reshape
 from fastgrad.numpy.indexing import take as _take
 from fastgrad.numpy.joining import stack
 from fastgrad.numpy.shapes import along, axis_of, broadcast_arrays, operand, shape_together
@@ -49,17 +49,19 @@ def take(a, indices, axis=None, out=None, mode="raise"):
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
     axis = axis_of(axis, x.ndim, "take")
-    result = along(x, axis, _within("take", indices, x.shape[axis], mode))
+    result = along(x, axis, _within(indices, x.shape[axis], mode))
     if out is not None:
         out[...] = result
         return out
     return result
 
 
-def _within(who, indices, n, mode):
+def _within(indices, n, mode):
     """Places along an axis of length n as the mode has them."""
     if mode == "raise" or n == 0:
         return indices
+    if not isinstance(indices, Tensor):
+        return indices % n if mode == "wrap" else np.clip(indices, 0, n - 1)
     if mode == "wrap":
         return call_host(np.remainder, (indices, n))
     return call_host(np.minimum, (call_host(np.maximum, (indices, 0)), n - 1))
@@ -182,22 +184,23 @@ def choose(a, choices, out=None, mode="raise"):
     """
     if mode not in ("raise", "wrap", "clip"):
         raise ValueError(f"choose: mode must be 'raise', 'wrap' or 'clip', not {mode!r}")
-    which = operand(a, "choose")
+    which = a if isinstance(a, Tensor) else np.asarray(a)
     if which.dtype.kind not in "iub":
         raise TypeError(f"choose: a must be integers, not of dtype {which.dtype}")
     if which.dtype == bool:
-        which = call_host(np.asarray, (which, np.intp))
+        which = which.astype(np.intp)
     choices = [operand(c, "choose") for c in choices]
     if not choices:
         raise ValueError("choose: needs at least one array to choose from")
     shape = shape_together("choose", [which, *choices])
     if mode == "raise":
-        which = call_host(_checked, (which, len(choices)))
+        which = call_host(_checked, (which, len(choices))) if isinstance(which, Tensor) else _checked(which, len(choices))
     picked = stack(broadcast_arrays(*choices))
     picked = broadcast_to(reshape(picked, picked.shape[:1] + (1,) * (len(shape) + 1 - picked.ndim) + picked.shape[1:]),
                           (len(choices), *shape))
     grid = [np.arange(n).reshape((-1,) + (1,) * (len(shape) - d - 1)) for d, n in enumerate(shape)]
-    result = picked[(broadcast_to(_within("choose", which, len(choices), mode), shape), *grid)]
+    which = _within(which, len(choices), mode)
+    result = picked[(broadcast_to(which, shape) if isinstance(which, Tensor) else np.broadcast_to(which, shape), *grid)]
     if out is not None:
         out[...] = result
         return out

@@ -12,6 +12,7 @@ from fastgrad._core import engine
 from fastgrad._core.engine import (
     Tensor, as_operand, broadcast_to, call_host, expand_dims, refuse_numpy, reshape, swapaxes, transpose, typed,
 )
+from fastgrad.numpy.creation import array as as_tensor
 from fastgrad.numpy.creation import zeros
 from fastgrad.numpy.joining import concatenate
 
@@ -445,7 +446,7 @@ def pad(array, pad_width, mode="constant", **keywords):
                 raise ValueError(f"pad: can't extend empty axis {d} of the shape {x.shape} using modes other than 'constant' "
                                  "or 'empty'")
     if mode in ("constant", "empty"):
-        values = _for_each_end(keywords.get("constant_values", 0), x.ndim, "constant_values")
+        values = _for_each_end(keywords.get("constant_values", 0), x, "constant_values")
         for d, width in enumerate(widths):
             x = _pad_constant(x, d, width, values(d))
     elif mode in ("edge", "wrap"):
@@ -458,7 +459,7 @@ def pad(array, pad_width, mode="constant", **keywords):
         else:
             x = _pad_picked(x, widths, mode)
     elif mode == "linear_ramp":
-        ends = _for_each_end(keywords.get("end_values", 0), x.ndim, "end_values")
+        ends = _for_each_end(keywords.get("end_values", 0), x, "end_values")
         for d, width in enumerate(widths):
             x = _pad_ramp(x, d, width, ends(d))
     else:
@@ -494,9 +495,11 @@ def _widths(x, pad_width):
     return [tuple(width) for width in widths]
 
 
-def _for_each_end(values, ndim, name):
-    """The pair of values of each axis, as a function."""
-    values = operand(values, "pad")
+def _for_each_end(values, x, name):
+    """The pair of values of each axis, in the dtype of x, as a function."""
+    ndim, values = x.ndim, as_tensor(values) if isinstance(values, (Tensor, list, tuple)) else np.asarray(values)
+    if values.dtype != x.dtype:
+        values = values.astype(x.dtype)
     try:
         values = broadcast_to(values, (ndim, 2))
     except ValueError:
@@ -526,8 +529,6 @@ def _pad_constant(x, axis, width, values):
         return x
     parts = []
     for n, value in zip(width, values):
-        if value.dtype != x.dtype:
-            value = value.astype(x.dtype)
         parts.append(broadcast_to(value, x.shape[:axis] + (n,) + x.shape[axis + 1:]) if n else None)
     return _pad_joined(x, axis, *parts)
 
@@ -586,8 +587,6 @@ def _pad_ramp(x, axis, width, ends):
         if parts:
             steps = steps[::-1]             # down to the end on the right
         steps = steps.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - axis - 1))
-        if end.dtype != x.dtype:
-            end = end.astype(x.dtype)
         parts.append(end + (along(x, axis, slice(place, place + 1)) - end) * steps)
     return _pad_joined(x, axis, *parts) if any(width) else x
 
