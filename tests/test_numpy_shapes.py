@@ -70,7 +70,8 @@ for shape, new in [((3,), 7), ((3,), 2), ((3,), (2, 2)), ((2, 3), (3, 3)), ((2, 
     case(f"resize {shape} {new}", lambda xp, x, n=new: xp.resize(x, n), shape)
 case("resize of nothing", lambda xp, x: xp.resize(x, (2, 2)) + 0 * x.sum(), (0,))
 
-WIDTHS = [((2,), (19, 25)), ((4,), 2), ((4,), (0, 3)), ((4,), ((7, 11),)), ((3, 4), 1), ((3, 4), ((2, 0), (1, 5))), ((2, 3, 4), ((0, 0), (1, 2), (0, 0))),
+WIDTHS = [((2,), (19, 25)), ((4,), 2), ((4,), (0, 3)), ((4,), ((7, 11),)), ((3, 4), 1), ((3, 4), ((2, 0), (1, 5))),
+          ((2, 3, 4), ((0, 0), (1, 2), (0, 0))),
           ((3, 4), (2, 1)), ((3, 1), 2), ((3, 4), 0)]
 OPTIONS = [("constant", {}), ("constant", {"constant_values": 1.5}), ("constant", {"constant_values": (1.5, -2.0)}), ("edge", {}),
            ("reflect", {}), ("symmetric", {}), ("wrap", {}), ("reflect", {"reflect_type": "odd"}),
@@ -127,10 +128,13 @@ for shape, obj, values, axis in [
         ((4,), 1, (), None), ((4,), -1, (), None), ((4,), 4, (), 0), ((4,), [1, 3], (), None), ((4,), [1, 1, 4], (3,), None),
         ((4,), [3, 0], (2,), 0), ((4,), 2, (3,), None), ((4,), [2], (3,), None), ((4,), slice(1, 4, 2), (), None), ((2, 3), 1, (), None),
         ((2, 3), 1, (), 1), ((2, 3), 1, (3,), 0), ((2, 3), 1, (2,), 1), ((2, 3), 1, (2, 2), 1), ((2, 3), [1], (2, 2), 1),
-        ((2, 3), [0, 2], (2, 2), 1), ((2, 3), [0, 2], (2,), 1), ((2, 3), [], (), 1), ((4,), np.array([True, False, True, False]), (), None),
+        ((2, 3), [0, 2], (2, 2), 1), ((2, 3), [0, 2], (2,), 1), ((2, 3), [], (), 1),
+        ((4,), np.array([True, False, True, False]), (), None),
         ((2, 3), [1], (2, 1), 1), ((0,), 0, (2,), None), ((2, 3), -1, (), -1)]:
     case(f"insert {shape} {obj} {values} axis={axis}", lambda xp, x, v, o=obj, a=axis: xp.insert(x, o, v, a), shape, values)
-for shape, obj, axis in [((40,), slice(None, None, 2), 0), ((9, 2), [1, 4, 5], 0), ((4,), 1, None), ((4,), -1, 0), ((4,), [0, 2], None), ((4,), slice(None, None, 2), None), ((2, 3), 1, 1),
+for shape, obj, axis in [((40,), slice(None, None, 2), 0), ((9, 2), [1, 4, 5], 0), ((4,), 1, None),
+                         ((4,), -1, 0), ((4,), [0, 2], None), ((4,), slice(None, None, 2), None),
+                         ((2, 3), 1, 1),
                          ((2, 3), [0, 0], 0), ((2, 3), 4, None), ((4,), [True, False, True, False], 0), ((4,), [], 0),
                          ((2, 3), slice(2, 0, -1), 1)]:
     case(f"delete {shape} {obj} axis={axis}", lambda xp, x, o=obj, a=axis: xp.delete(x, o, a), shape)
@@ -360,37 +364,80 @@ def test_out_gets_the_result():
 
 MATRIX = np.arange(6.0).reshape(2, 3)
 WRONG = [
-    (lambda xp, x: xp.flip(x, 2), "flip"), (lambda xp, x: xp.flip(x, (0, 0)), "repeated axis"), (lambda xp, x: xp.fliplr(x[0]), "fliplr"),
-    (lambda xp, x: xp.flipud(x[0, 0]), "flipud"), (lambda xp, x: xp.roll(x, 1, 3), "roll"), (lambda xp, x: xp.roll(x, (1, 2, 3), (0, 1)), "roll"),
-    (lambda xp, x: xp.rollaxis(x, 2), "rollaxis"), (lambda xp, x: xp.rollaxis(x, 0, 5), "start"), (lambda xp, x: xp.rot90(x[0]), "rot90"),
-    (lambda xp, x: xp.rot90(x, 1, (0, 0)), "different"), (lambda xp, x: xp.rot90(x, 1, (0, 1, 2)), "2"),
-    (lambda xp, x: xp.repeat(x, [1, 2], 1), r"repeat.*\(2,\).*\(2, 3\)"), (lambda xp, x: xp.repeat(x, -1), "negative"),
-    (lambda xp, x: xp.repeat(x, 1.5), "repeat"), (lambda xp, x: xp.tile(x, -1), "negative"), (lambda xp, x: xp.resize(x, -2), "non-negative"),
-    (lambda xp, x: xp.pad(x, -1), "negative"), (lambda xp, x: xp.pad(x, 1.0), "integral"), (lambda xp, x: xp.pad(x, (1, 2, 3)), r"pad.*\(2, 3\)"),
-    (lambda xp, x: xp.pad(x, 1, "edges"), "edges"), (lambda xp, x: xp.pad(x, 1, "edge", end_values=1), "end_values"),
-    (lambda xp, x: xp.pad(x[:0], 1, "edge"), "empty axis 0"), (lambda xp, x: xp.pad(x, 1, "maximum", stat_length=0), "stat_length"),
+    (lambda xp, x: xp.flip(x, 2), "flip"),
+    (lambda xp, x: xp.flip(x, (0, 0)), "repeated axis"),
+    (lambda xp, x: xp.fliplr(x[0]), "fliplr"),
+    (lambda xp, x: xp.flipud(x[0, 0]), "flipud"),
+    (lambda xp, x: xp.roll(x, 1, 3), "roll"),
+    (lambda xp, x: xp.roll(x, (1, 2, 3), (0, 1)), "roll"),
+    (lambda xp, x: xp.rollaxis(x, 2), "rollaxis"),
+    (lambda xp, x: xp.rollaxis(x, 0, 5), "start"),
+    (lambda xp, x: xp.rot90(x[0]), "rot90"),
+    (lambda xp, x: xp.rot90(x, 1, (0, 0)), "different"),
+    (lambda xp, x: xp.rot90(x, 1, (0, 1, 2)), "2"),
+    (lambda xp, x: xp.repeat(x, [1, 2], 1), r"repeat.*\(2,\).*\(2, 3\)"),
+    (lambda xp, x: xp.repeat(x, -1), "negative"),
+    (lambda xp, x: xp.repeat(x, 1.5), "repeat"),
+    (lambda xp, x: xp.tile(x, -1), "negative"),
+    (lambda xp, x: xp.resize(x, -2), "non-negative"),
+    (lambda xp, x: xp.pad(x, -1), "negative"),
+    (lambda xp, x: xp.pad(x, 1.0), "integral"),
+    (lambda xp, x: xp.pad(x, (1, 2, 3)), r"pad.*\(2, 3\)"),
+    (lambda xp, x: xp.pad(x, 1, "edges"), "edges"),
+    (lambda xp, x: xp.pad(x, 1, "edge", end_values=1), "end_values"),
+    (lambda xp, x: xp.pad(x[:0], 1, "edge"), "empty axis 0"),
+    (lambda xp, x: xp.pad(x, 1, "maximum", stat_length=0), "stat_length"),
     (lambda xp, x: xp.pad(x, 1, constant_values=(1, 2, 3)), "constant_values"),
-    (lambda xp, x: xp.broadcast_arrays(x, x[:, :2]), r"\(2, 3\).*\(2, 2\)"), (lambda xp, x: xp.meshgrid(x, indexing="ji"), "indexing"),
-    (lambda xp, x: xp.matrix_transpose(x[0]), r"\(3,\)"), (lambda xp, x: xp.vstack([x, x[:, :2]]), r"vstack.*\(2, 2\)"),
-    (lambda xp, x: xp.hstack([x, x[:1]]), "hstack"), (lambda xp, x: xp.vstack([]), "vstack"), (lambda xp, x: xp.dstack([x, x[:1]]), "dstack"),
-    (lambda xp, x: xp.column_stack([x, x[0]]), "column_stack"), (lambda xp, x: xp.block([[x], x]), "depth"), (lambda xp, x: xp.block([x, []]), "empty|depth"),
-    (lambda xp, x: xp.block([(x, x)]), "tuple"), (lambda xp, x: xp.block([x, x[:1]]), "block"), (lambda xp, x: xp.split(x, 4, 1), "array_split"),
-    (lambda xp, x: xp.array_split(x, 0), "array_split"), (lambda xp, x: xp.split(x, 2, 2), "split"), (lambda xp, x: xp.hsplit(x[0, 0], 1), "hsplit"),
-    (lambda xp, x: xp.vsplit(x[0], 1), "vsplit"), (lambda xp, x: xp.dsplit(x, 1), "dsplit"), (lambda xp, x: xp.unstack(x[0, 0]), "unstack"),
-    (lambda xp, x: xp.append(x, x[:, :2], 0), "append"), (lambda xp, x: xp.insert(x, 9, 0.0, 1), r"insert.*9.*\(2, 3\)"),
-    (lambda xp, x: xp.insert(x, [0, 1], [1.0, 2.0, 3.0], 1), "insert"), (lambda xp, x: xp.delete(x, 9, 0), r"delete.*9.*\(2, 3\)"),
-    (lambda xp, x: xp.delete(x, 0, 4), "delete"), (lambda xp, x: xp.delete(x, np.array([True]), 1), "delete"),
-    (lambda xp, x: xp.take(x, 1, 2), "take"), (lambda xp, x: xp.take(x, 9, 1), "9|index"), (lambda xp, x: xp.take(x, 1, mode="near"), "near"),
+    (lambda xp, x: xp.broadcast_arrays(x, x[:, :2]), r"\(2, 3\).*\(2, 2\)"),
+    (lambda xp, x: xp.meshgrid(x, indexing="ji"), "indexing"),
+    (lambda xp, x: xp.matrix_transpose(x[0]), r"\(3,\)"),
+    (lambda xp, x: xp.vstack([x, x[:, :2]]), r"vstack.*\(2, 2\)"),
+    (lambda xp, x: xp.hstack([x, x[:1]]), "hstack"),
+    (lambda xp, x: xp.vstack([]), "vstack"),
+    (lambda xp, x: xp.dstack([x, x[:1]]), "dstack"),
+    (lambda xp, x: xp.column_stack([x, x[0]]), "column_stack"),
+    (lambda xp, x: xp.block([[x], x]), "depth"),
+    (lambda xp, x: xp.block([x, []]), "empty|depth"),
+    (lambda xp, x: xp.block([(x, x)]), "tuple"),
+    (lambda xp, x: xp.block([x, x[:1]]), "block"),
+    (lambda xp, x: xp.split(x, 4, 1), "array_split"),
+    (lambda xp, x: xp.array_split(x, 0), "array_split"),
+    (lambda xp, x: xp.split(x, 2, 2), "split"),
+    (lambda xp, x: xp.hsplit(x[0, 0], 1), "hsplit"),
+    (lambda xp, x: xp.vsplit(x[0], 1), "vsplit"),
+    (lambda xp, x: xp.dsplit(x, 1), "dsplit"),
+    (lambda xp, x: xp.unstack(x[0, 0]), "unstack"),
+    (lambda xp, x: xp.append(x, x[:, :2], 0), "append"),
+    (lambda xp, x: xp.insert(x, 9, 0.0, 1), r"insert.*9.*\(2, 3\)"),
+    (lambda xp, x: xp.insert(x, [0, 1], [1.0, 2.0, 3.0], 1), "insert"),
+    (lambda xp, x: xp.delete(x, 9, 0), r"delete.*9.*\(2, 3\)"),
+    (lambda xp, x: xp.delete(x, 0, 4), "delete"),
+    (lambda xp, x: xp.delete(x, np.array([True]), 1), "delete"),
+    (lambda xp, x: xp.take(x, 1, 2), "take"),
+    (lambda xp, x: xp.take(x, 9, 1), "9|index"),
+    (lambda xp, x: xp.take(x, 1, mode="near"), "near"),
     (lambda xp, x: xp.take_along_axis(x, np.array([0]), 0), "number of dimensions|same number"),
-    (lambda xp, x: xp.take_along_axis(x, np.array([[0.0]]), 0), "integer"), (lambda xp, x: xp.take_along_axis(x, np.array([[0], [1], [0]]), 1), "take_along_axis"),
-    (lambda xp, x: xp.choose(np.array([0, 2, 0]), x), "choose"), (lambda xp, x: xp.choose(np.array([0, 1]), x), "choose"),
-    (lambda xp, x: xp.choose(x, [x]), "choose"), (lambda xp, x: xp.select([x > 1], [x, x]), "select"), (lambda xp, x: xp.select([], []), "select"),
-    (lambda xp, x: xp.select([x], [x]), "boolean"), (lambda xp, x: xp.compress([[True]], x), "compress"),
-    (lambda xp, x: xp.compress([True] * 4, x, 1), "compress"), (lambda xp, x: xp.piecewise(x, [x > 1], [1, 2, 3]), "piecewise"),
-    (lambda xp, x: xp.copyto(x, np.ones(2)), "copyto"), (lambda xp, x: xp.diag(x[0, 0]), "diag"), (lambda xp, x: xp.diag(x[None]), "diagonal"),
-    (lambda xp, x: xp.diagonal(x[0]), r"diagonal.*\(3,\)"), (lambda xp, x: xp.diagonal(x, 0, 0, 2), "diagonal"), (lambda xp, x: xp.trace(x, 0, 1, 1), "trace"),
-    (lambda xp, x: xp.tril(x[0, 0]), "tril"), (lambda xp, x: xp.fill_diagonal(x[0], 1), "fill_diagonal"),
-    (lambda xp, x: xp.fill_diagonal(x[None], 1), "fill_diagonal"), (lambda xp, x: xp.flip(None), "flip"),
+    (lambda xp, x: xp.take_along_axis(x, np.array([[0.0]]), 0), "integer"),
+    (lambda xp, x: xp.take_along_axis(x, np.array([[0], [1], [0]]), 1), "take_along_axis"),
+    (lambda xp, x: xp.choose(np.array([0, 2, 0]), x), "choose"),
+    (lambda xp, x: xp.choose(np.array([0, 1]), x), "choose"),
+    (lambda xp, x: xp.choose(x, [x]), "choose"),
+    (lambda xp, x: xp.select([x > 1], [x, x]), "select"),
+    (lambda xp, x: xp.select([], []), "select"),
+    (lambda xp, x: xp.select([x], [x]), "boolean"),
+    (lambda xp, x: xp.compress([[True]], x), "compress"),
+    (lambda xp, x: xp.compress([True] * 4, x, 1), "compress"),
+    (lambda xp, x: xp.piecewise(x, [x > 1], [1, 2, 3]), "piecewise"),
+    (lambda xp, x: xp.copyto(x, np.ones(2)), "copyto"),
+    (lambda xp, x: xp.diag(x[0, 0]), "diag"),
+    (lambda xp, x: xp.diag(x[None]), "diagonal"),
+    (lambda xp, x: xp.diagonal(x[0]), r"diagonal.*\(3,\)"),
+    (lambda xp, x: xp.diagonal(x, 0, 0, 2), "diagonal"),
+    (lambda xp, x: xp.trace(x, 0, 1, 1), "trace"),
+    (lambda xp, x: xp.tril(x[0, 0]), "tril"),
+    (lambda xp, x: xp.fill_diagonal(x[0], 1), "fill_diagonal"),
+    (lambda xp, x: xp.fill_diagonal(x[None], 1), "fill_diagonal"),
+    (lambda xp, x: xp.flip(None), "flip"),
 ]
 
 
@@ -422,3 +469,16 @@ def test_a_program_of_it_is_saved_and_loads(name):
     assert value == expected
     for g, w in zip(gradients, wanted):
         np.testing.assert_array_equal(g, w)
+
+
+def test_pad_with_nothing_in_particular_and_with_a_function():
+    x = np.arange(6.0).reshape(2, 3)
+    assert fnp.pad(fg.tensor(x), 1, "empty").shape == (4, 5)
+    np.testing.assert_array_equal(lowered(fnp.pad(fg.tensor(x), 1, "empty"))[1:-1, 1:-1], x)
+
+    def sevens(row, width, axis, keywords):
+        row[: width[0]] = row[len(row) - width[1] :] = keywords.get("fill", 7.0)
+
+    np.testing.assert_array_equal(lowered(fnp.pad(fg.tensor(x), 1, sevens, fill=3.0)), np.pad(x, 1, sevens, fill=3.0))
+    with pytest.raises(TypeError, match="function as mode"):
+        fnp.pad(fg.tensor(x, requires_grad=True), 1, sevens)
