@@ -13,7 +13,7 @@ import pytest
 import fastgrad as fg
 from fastgrad import nn
 
-draw_module = sys.modules["fastgrad.learn.draw"]        # fg.learn.draw is the function
+draw_module = importlib.import_module("fastgrad.learn.draw")        # fg.learn.draw is the function
 graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
 ODD = ['a"b', "a\\Nb", "<b>&amp;", "two\nlines", "λ∂é", "`#;|{}[]", "\\", "-->", "%%", "\x00\x1b", '"];', "end", "x" * 200, "", " "]
 

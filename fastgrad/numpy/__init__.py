@@ -13,7 +13,7 @@ from fastgrad._core.engine import (  # noqa: F401
 )
 from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
-from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item, take
+from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
@@ -23,6 +23,14 @@ from fastgrad.numpy.sorting import *  # noqa: F401,F403
 from fastgrad.numpy.sorting import __all__ as _sorting_names
 from fastgrad.numpy.statistics import *  # noqa: F401,F403
 from fastgrad.numpy.statistics import __all__ as _statistics_names
+from fastgrad.numpy.shapes import *  # noqa: F401,F403
+from fastgrad.numpy.shapes import __all__ as _shapes_names
+from fastgrad.numpy.parts import *  # noqa: F401,F403
+from fastgrad.numpy.parts import __all__ as _parts_names
+from fastgrad.numpy.picking import *  # noqa: F401,F403
+from fastgrad.numpy.picking import __all__ as _picking_names
+from fastgrad.numpy.diagonals import *  # noqa: F401,F403
+from fastgrad.numpy.diagonals import __all__ as _diagonals_names
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -51,21 +59,21 @@ _STRUCTURED = [
 _ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
 _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
+_FAMILIES = [*_creation_names, *_scans_names, *_sorting_names, *_statistics_names, *_shapes_names, *_parts_names, *_picking_names,
+             *_diagonals_names]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
-__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names,
-                  *_scans_names, *_sorting_names, *_statistics_names})
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS,
+                  *_FAMILIES})
 
 
 def _functions():
     """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
     found = {}
-    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow",
-                 *_scans_names, *_sorting_names, *_statistics_names]:
+    for name in [*_STRUCTURED, *_FAMILIES, "conj", "fix", "permute_dims", "concat", "pow"]:
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
     # What they answer is no number that could carry a gradient.
-    found[_np.take] = take
     found[_np.shape] = lambda a: a.shape
     found[_np.ndim] = lambda a: a.ndim
     found[_np.size] = lambda a, axis=None: a.size if axis is None else a.shape[axis]

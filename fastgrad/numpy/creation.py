@@ -57,9 +57,24 @@ def full(shape, fill_value, dtype=None):
     return tensor(np.full(shape, fill_value, dtype))
 
 
-def full_like(prototype, fill_value, dtype=None):
-    """A new Tensor of one value, of the shape and dtype of another."""
-    return full(np.shape(prototype), fill_value, prototype.dtype if dtype is None else dtype)
+def full_like(prototype, fill_value, dtype=None, *, shape=None):
+    """A new Tensor of one value, of the shape and dtype of another.
+
+    Parameters
+    ----------
+    prototype : Tensor or array_like
+    fill_value : number or Tensor
+    dtype : dtype, optional
+    shape : int or tuple of int, optional
+        Instead of that of ``prototype``.
+
+    Returns
+    -------
+    Tensor
+    """
+    if not isinstance(prototype, Tensor):
+        prototype = np.asarray(prototype)
+    return full(prototype.shape if shape is None else shape, fill_value, prototype.dtype if dtype is None else dtype)
 
 
 def array(data, dtype=None, *, copy=True):

@@ -38,7 +38,7 @@ _concatenate = Rule(
     batch=_concatenate_batch)
 
 
-def concatenate(arrays, axis=0, *, out=None):
+def concatenate(arrays, axis=0, *, out=None, dtype=None, casting="same_kind"):
     """Tensors joined along an existing axis.
 
     Parameters
@@ -47,6 +47,12 @@ def concatenate(arrays, axis=0, *, out=None):
         Of one shape but for the axis.
     axis : int or None
         None: all are laid flat first.
+    out : Tensor, optional
+        Gets the result.
+    dtype : dtype, optional
+        Of the result.
+    casting : str
+        What kind of cast ``dtype`` may be.
 
     Returns
     -------
@@ -78,6 +84,10 @@ def concatenate(arrays, axis=0, *, out=None):
     if any(s[:axis] + s[axis + 1:] != shapes[0][:axis] + shapes[0][axis + 1:] or len(s) != ndim for s in shapes):
         raise ValueError(f"concatenate: shapes {shapes} differ in more than axis {axis}")
     result = _concatenate(*arrays, axis=axis, lengths=[s[axis] for s in shapes])
+    if dtype is not None and result.dtype != dtype:
+        if not np.can_cast(result.dtype, dtype, casting):
+            raise TypeError(f"concatenate: cannot cast {result.dtype} to {np.dtype(dtype)} with casting={casting!r}")
+        result = result.astype(dtype)
     if out is not None:
         out[...] = result
         return out
