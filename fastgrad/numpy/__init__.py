@@ -17,6 +17,9 @@ from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
 from fastgrad.numpy.reductions import prod, truth_over, ufunc_reduce
 from fastgrad.numpy.rounding import around, clip, round, where
+from fastgrad.numpy.products import *  # noqa: F401,F403
+from fastgrad.numpy.products import __all__ as _product_names
+from fastgrad.numpy import linalg
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -46,16 +49,18 @@ _ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
 _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
-__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names})
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names,
+                  *_product_names, "linalg"})
 
 
 def _functions():
     """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
     found = {}
-    for name in [*_STRUCTURED, *_creation_names, "conj", "fix", "permute_dims", "concat", "pow"]:
+    for name in [*_STRUCTURED, *_creation_names, *_product_names, "conj", "fix", "permute_dims", "concat", "pow"]:
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
+    found.update(linalg.functions())
     # What they answer is no number that could carry a gradient.
     found[_np.take] = take
     found[_np.any] = truth_over(_np.any)
@@ -68,6 +73,8 @@ def _functions():
 
 for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
     _engine.UFUNCS[_alias] = globals()[_alias]
+for _gufunc in ("vecdot", "matvec", "vecmat"):
+    _engine.UFUNCS[_gufunc] = globals()[_gufunc]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
                 ufunc_reduce=ufunc_reduce, functions=_functions(),
                 native={_concatenate: "concatenate", _gather: "getitem", _scatter: "scatter_add"})
