@@ -11,9 +11,10 @@ differentiated again.  Their formulas are those of
 - G. H. Golub, V. Pereyra, The differentiation of pseudo-inverses and nonlinear least squares problems (1973): pinv, lstsq;
 - J. Townsend, Differentiating the singular value decomposition (2016): svd.
 
-Where values are equal, vectors of ``eigh`` and ``svd`` are one basis of many.  A loss that does not depend on the basis has its
-gradient; one that does has none, and gets NaN or infinity, never a finite number.  A second derivative that needs more than
-the values' first derivatives is NaN or infinite there as well.  Complex results (eig, eigvals) are left out.
+Where values are equal (up to rounding), their vectors in ``eigh`` and ``svd`` are one basis of many, and have no derivative.  A
+loss that reads only values, or only the vectors of values that are single, has its finite gradient; one that reads the others
+gets NaN, never a number that is quietly wrong (even where the basis cancels out of the loss: what is left to compute is
+0 / 0).  A cotangent of exactly 0 counts as not reading, by the zero-cotangent rule.  Second derivatives that go through such vectors are NaN as well.  Complex results (eig, eigvals) are left out.
 """
 
 from builtins import max as builtin_max, min as builtin_min
@@ -581,7 +582,7 @@ def _qr_vjp(g, out, a, m, n):
     inner = matmul(r, _T(gr)) - matmul(_T(gq), q)
     low = np.tril(np.ones((n, n), out.dtype), -1)
     symmetric = inner * (low + _unit(n, out.dtype)) + _T(inner * low)
-    return _over_triangle(gq + matmul(q, symmetric), r)
+    return _over_triangle(gq + matmul(q, symmetric), _T(r))
 
 
 def _qr_jvp(tangents, out, a, m, n):
@@ -638,18 +639,14 @@ def _plain_qr(a):
 
 
 def _inverse_gaps(gaps, size, n):
-    """1 / gaps; infinite where a gap is nothing but rounding, 0 on the diagonal."""
+    """1 / gaps; NaN where a gap is nothing but rounding, 0 on the diagonal.
+
+    Multiplied with ``guarded_multiply``, NaN reaches nobody who sends exactly 0 there: who does not read these vectors.
+    """
     noise = size * (4 * n * np.finfo(gaps.dtype).eps)
     none = less_equal(absolute(gaps), noise)
-    inverse = where(none, np.inf, divide(1.0, where(none, 1.0, gaps)))
+    inverse = where(none, np.nan, divide(1.0, where(none, 1.0, gaps)))
     return where(_unit(n, bool), 0.0, inverse).astype(gaps.dtype)
-
-
-def _settled(x, reference, n):
-    """x with exactly 0 where it is nothing but rounding beside the reference; its derivative stays."""
-    size = max(absolute(reference.detach()), (-1, -2), True) * (64 * n * np.finfo(x.dtype).eps)
-    fixed = x.detach()
-    return x - where(less_equal(absolute(fixed), size), fixed, 0.0)
 
 
 def _eigh_value(a, n, UPLO):
@@ -665,16 +662,15 @@ def _eigh_gaps(w, n):
 def _eigh_vjp(g, out, a, n, UPLO):
     w, v = _unpacked(out, (n,), (n, n))
     gw, gv = _unpacked(g, (n,), (n, n))
-    x = matmul(_T(v), gv)
-    inner = guarded_multiply(_settled(x - _T(x), x, n), _eigh_gaps(w, n)) * 0.5
-    return matmul(v, matmul(_diagonal_matrix(gw) + inner, _T(v)))
+    inner = guarded_multiply(matmul(_T(v), gv), _eigh_gaps(w, n))
+    return matmul(v, matmul(_diagonal_matrix(gw) + (inner + _T(inner)) * 0.5, _T(v)))
 
 
 def _eigh_jvp(tangents, out, a, n, UPLO):
     w, v = _unpacked(out, (n,), (n, n))
     t = (tangents[0] + _T(tangents[0])) * 0.5
     x = matmul(_T(v), matmul(t, v))
-    turn = guarded_multiply(_settled(x, x, n), _eigh_gaps(w, n))
+    turn = guarded_multiply(x, _eigh_gaps(w, n))
     return _side_by_side((diagonal_of(x, x.ndim - 2, x.ndim - 1), 1), (matmul(v, turn), 2))
 
 
@@ -684,8 +680,8 @@ _eigh = Rule("eigh", _eigh_value, _eigh_vjp, _eigh_jvp, saves="out", batch=_on_s
 def eigh(a, UPLO="L"):
     """Eigenvalues and eigenvectors of a symmetric matrix; its gradient is symmetric, too.
 
-    Where eigenvalues are equal, the gradient is that of a loss that does not depend on the choice of the basis, and NaN or
-    infinite for one that does.
+    Where eigenvalues are equal, their vectors are one basis of many: a loss that reads them gets a gradient of NaN, and one
+    that does not its finite gradient.
 
     Parameters
     ----------
@@ -748,7 +744,7 @@ def _svd_gaps(s, k):
 
 def _inverse_values(s, k):
     none = less_equal(s, max(s.detach(), -1, True) * (4 * k * np.finfo(s.dtype).eps))
-    return _columns(where(none, np.inf, divide(1.0, where(none, 1.0, s))).astype(s.dtype))
+    return _columns(where(none, np.nan, divide(1.0, where(none, 1.0, s))).astype(s.dtype))
 
 
 def _svd_vjp(g, out, a, m, n, k):
@@ -759,16 +755,15 @@ def _svd_vjp(g, out, a, m, n, k):
     v, gv = _T(vt), _T(gvt)
     apart, together = _svd_gaps(s, k)
     x, y = matmul(_T(u), gu), matmul(_T(v), gv)
-    x_odd, y_odd = x - _T(x), y - _T(y)
-    size = absolute(x) + absolute(y)
-    inner = (guarded_multiply(_settled(x_odd + y_odd, size, k), apart)
-             + guarded_multiply(_settled(x_odd - y_odd, size, k), together)) * 0.5
+    even = guarded_multiply(x, apart) + guarded_multiply(y, apart)
+    odd = guarded_multiply(x, together) - guarded_multiply(y, together)
+    inner = (even + _T(even) + odd - _T(odd)) * 0.5
     gs = where(not_equal(s, 0.0), gs, 0.0)
     result = matmul(u, matmul(_diagonal_matrix(gs) + inner, vt))
     if m > k:
-        result = result + matmul(guarded_multiply(_settled(gu - matmul(u, x), gu, k), _inverse_values(s, k)), vt)
+        result = result + matmul(guarded_multiply(gu - matmul(u, x), _inverse_values(s, k)), vt)
     if n > k:
-        result = result + matmul(u, _T(guarded_multiply(_settled(gv - matmul(v, y), gv, k), _inverse_values(s, k))))
+        result = result + matmul(u, _T(guarded_multiply(gv - matmul(v, y), _inverse_values(s, k))))
     return result
 
 
@@ -777,8 +772,8 @@ def _svd_jvp(tangents, out, a, m, n, k):
     v, t = _T(vt), tangents[0]
     apart, together = _svd_gaps(s, k)
     p = matmul(_T(u), matmul(t, v))
-    even = guarded_multiply(_settled(p + _T(p), p, k), apart)
-    odd = guarded_multiply(_settled(p - _T(p), p, k), together)
+    even = guarded_multiply(p + _T(p), apart)
+    odd = guarded_multiply(p - _T(p), together)
     tu, tv = matmul(u, (even + odd) * 0.5), matmul(v, (even - odd) * 0.5)
     if m > k:
         tu = tu + guarded_multiply(matmul(t, v) - matmul(u, p), _inverse_values(s, k))
@@ -794,8 +789,8 @@ _svd = Rule("svd", _svd_value, _svd_vjp, _svd_jvp, saves="out", batch=_on_stacks
 def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
     """Singular values and vectors: a = U @ diag(S) @ Vh.
 
-    Where singular values are equal, the gradient is that of a loss that does not depend on the choice of the basis, and NaN
-    or infinite for one that does.  A singular value of exactly 0 has gradient 0.
+    Where singular values are equal, their vectors are one basis of many: a loss that reads them gets a gradient of NaN, and
+    one that does not its finite gradient.  A singular value of exactly 0 has gradient 0.
 
     Parameters
     ----------
