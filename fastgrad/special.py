@@ -12,7 +12,7 @@ from fastgrad import numpy as fnp
 from fastgrad._core import engine
 from fastgrad._core.engine import (
     Batched, Rule, arctanh, digamma, erf, erfc, exp, gammaln, guarded_multiply, isfinite, isnan, log, log1p, multiply,
-    negative, polygamma, reshape, sigmoid, sign, where,
+    negative, polygamma, reshape, sigmoid, sign, sqrt, where,
 )
 
 __all__ = ["beta", "betaln", "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "expit", "gamma", "gammaln", "i0", "i0e", "i1", "i1e",
@@ -207,7 +207,7 @@ def logit(x):
 
 
 def xlogy(x, y):
-    """x * log(y), 0 where x is 0.
+    """x * log(y), 0 where x is 0; at (0, 0) both gradients are 0.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def xlogy(x, y):
 
 
 def xlog1py(x, y):
-    """x * log(1 + y), 0 where x is 0.
+    """x * log(1 + y), 0 where x is 0; at (0, -1) both gradients are 0.
 
     Parameters
     ----------
@@ -263,12 +263,13 @@ def entr(x):
     --------
     >>> from fastgrad import special
     >>> special.entr([-1.0, 0.0, 1.0])
-    Tensor([-inf,  0.,  0.])
+    Tensor([-inf,   0.,   0.])
     """
     t = _operand(x)
-    below = engine.less(t, 0.0)
-    inside = where(below, 1.0, t)
-    return where(below, -np.inf, 0.0 - guarded_multiply(inside, log(inside))).astype(t.dtype)
+    zero = engine.equal(t, 0.0)
+    inside = where(engine.less_equal(t, 0.0), 1.0, t)
+    at_zero = sqrt(where(zero, t, 1.0))         # 0, and its derivative is +inf as it should be
+    return where(engine.less(t, 0.0), -np.inf, where(zero, at_zero, 0.0 - inside * log(inside))).astype(t.dtype)
 
 
 def ndtr(x):
@@ -292,7 +293,7 @@ def ndtr(x):
 
 
 def logsumexp(a, axis=None, b=None, keepdims=False):
-    """log(sum(b * exp(a))) without overflow.
+    """The logarithm of sum(b * exp(a)), without overflow.
 
     Parameters
     ----------
@@ -331,7 +332,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False):
 
 
 def softmax(x, axis=None):
-    """exp(x) / sum(exp(x)) over an axis; as in SciPy over all elements unless told.
+    """In proportion to exp(x), with the sum 1 over an axis; as in SciPy over all elements unless told.
 
     Parameters
     ----------

@@ -364,6 +364,7 @@ STRUCTURED.update({
     "eigh": _rule("eigh(x)", ("V @ (diag(Gw) + F * (V.T @ GV)) @ V.T", "made symmetric, F[i, j] = 1 / (w[j] - w[i])")),
     "svd": _rule("svd(x)", ("U @ diag(Gs) @ V.T", "and what the gradients of U and V add, with 1 / (s[j]**2 - s[i]**2)")),
 })
+STRUCTURED["convolve"] = _rule("convolve(x, y)", "correlate(G, y)", "correlate(G, x)")
 
 # Special functions whose values are SciPy's.
 STRUCTURED.update({

@@ -2,6 +2,8 @@
 
 Elementwise operations come from the table, the hot structured ones from the engine; the others live here, a module a
 family, each operation next to its derivative.  ``np.f(tensor)`` leads to the same functions.
+
+Left out: what has complex results, the family of ``numpy.fft`` and ``numpy.linalg.eig``.
 """
 
 import numpy as _np
@@ -20,6 +22,8 @@ from fastgrad.numpy.rounding import around, clip, round, where
 from fastgrad.numpy.products import *  # noqa: F401,F403
 from fastgrad.numpy.products import __all__ as _product_names
 from fastgrad.numpy import linalg
+from fastgrad.numpy.approximation import *  # noqa: F401,F403
+from fastgrad.numpy.approximation import __all__ as _approximation_names
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -50,13 +54,13 @@ _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
 __all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_creation_names,
-                  *_product_names, "linalg"})
+                  *_product_names, *_approximation_names, "linalg"})
 
 
 def _functions():
     """NumPy's functions that are no ufuncs -> ours, for ``__array_function__``."""
     found = {}
-    for name in [*_STRUCTURED, *_creation_names, *_product_names, "conj", "fix", "permute_dims", "concat", "pow"]:
+    for name in [*_STRUCTURED, *_creation_names, *_product_names, *_approximation_names, "conj", "fix", "permute_dims", "concat", "pow"]:
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]

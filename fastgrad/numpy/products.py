@@ -317,7 +317,7 @@ def einsum_path(*operands, optimize="greedy", einsum_call=False):
     --------
     >>> import fastgrad.numpy as fnp
     >>> fnp.einsum_path("ij,jk,kl->il", fnp.ones((2, 3)), fnp.ones((3, 4)), fnp.ones((4, 5)))[0]
-    ['einsum_path', (0, 1), (0, 1)]
+    ['einsum_path', (1, 2), (0, 1)]
     """
     plain = [np.broadcast_to(np.zeros((), a.dtype), a.shape) if isinstance(a, Tensor) else a for a in operands]
     return np.einsum_path(*plain, optimize=optimize, einsum_call=einsum_call)
