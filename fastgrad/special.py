@@ -102,7 +102,12 @@ def _documented(name, says, notes, rule, arity=1):
             return rule(_operand(x))
     else:
         def function(a, b):
-            return rule(*_together(a, b))
+            x, y = _together(a, b)
+            try:
+                np.broadcast_shapes(x.shape, y.shape)
+            except ValueError:
+                raise ValueError(f"{name}: shapes {x.shape} and {y.shape} do not broadcast together") from None
+            return rule(x, y)
     function.__name__ = function.__qualname__ = name
     function.__module__ = __name__
     function.__doc__ = f"""{says}

@@ -96,6 +96,11 @@ def test_special_places():
     assert np.isnan(grad(lambda x: special.gamma(x).sum())(x)).tolist() == [False, True, False]
 
 
+def test_contract_47_shapes_that_do_not_fit_are_said():
+    with pytest.raises(ValueError, match=r"beta: shapes \(2,\) and \(3,\)"):
+        special.beta(np.ones(2), np.ones(3))
+
+
 def test_without_scipy_one_sentence_says_what_to_install():
     code = ("import sys; sys.modules['scipy'] = None; sys.modules['scipy.special'] = None\n"
             "import fastgrad as fg\n"

@@ -345,10 +345,12 @@ def pinv(a, rcond=None, hermitian=False, *, rtol=None):
 
 
 def _lstsq_value(a, b, rcond):
-    if a.ndim == 2:
+    if a.ndim == b.ndim == 2:
         return np.array(np.linalg.lstsq(a, b, rcond=rcond)[0])
-    a = np.broadcast_to(a, b.shape[:-2] + a.shape[-2:])
-    b = np.broadcast_to(b, a.shape[:-2] + b.shape[-2:])
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = np.broadcast_to(a, stack + a.shape[-2:]), np.broadcast_to(b, stack + b.shape[-2:])
+    if not a.size:
+        return np.zeros(stack + (a.shape[-1], b.shape[-1]), a.dtype)
     return np.stack([_lstsq_value(x, y, rcond) for x, y in zip(a, b)])
 
 
