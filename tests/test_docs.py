@@ -12,12 +12,14 @@ import fastgrad.learn
 import fastgrad.learn.formulas
 import fastgrad.nn
 import fastgrad.numpy
+import fastgrad.numpy.linalg
 import fastgrad.optim
+import fastgrad.special
 import fastgrad.transforms
 import fastgrad.tree
 
 MODULES = [fg, fastgrad.numpy, fastgrad.transforms, fastgrad.nn, fastgrad.optim, fastgrad.tree, fastgrad.learn,
-           fastgrad.learn.formulas]
+           fastgrad.learn.formulas, fastgrad.numpy.linalg, fastgrad.special]
 
 
 def public_names(module):

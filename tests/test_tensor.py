@@ -698,8 +698,8 @@ def test_np_add_reduce_is_over_axis_0_by_default():
 
 @pytest.mark.parametrize("call, text", [
     (lambda t: np.sort_complex(t), "numpy.sort_complex is not supported"),
-    (lambda t: np.linalg.inv(t), "numpy.linalg.inv is not supported"),
-    (lambda t: np.linalg.norm(t), "numpy.linalg.norm is not supported"),
+    (lambda t: np.linalg.eig(t), "numpy.linalg.eig is not supported"),
+    (lambda t: np.linalg.eigvals(t), "numpy.linalg.eigvals is not supported"),
     (lambda t: np.nanmedian(t), "numpy.nanmedian is not supported"),
     (lambda t: np.add.accumulate(t), "numpy.add.accumulate is not supported"),
     (lambda t: np.multiply.outer(t, t), "numpy.multiply.outer is not supported"),
@@ -707,7 +707,7 @@ def test_np_add_reduce_is_over_axis_0_by_default():
     (lambda t: np.spacing(t), "numpy.spacing is not supported"),
     (lambda t: np.sin(t, where=np.ones((2, 2), bool)), "numpy.sin with where= is not supported"),
     (lambda t: np.add(t, t, dtype=np.float32), "numpy.add with dtype= is not supported"),
-    (lambda t: np.interp(0.5, [0.0, 1.0], t[0]), "numpy.interp is not supported"),
+    (lambda t: np.unwrap(t[0]), "numpy.unwrap is not supported"),
     (lambda t: np.polyfit([0.0, 1.0], t[0], 1), "is not supported"),
 ])
 def test_an_unsupported_function_of_a_tracked_tensor_is_a_type_error(call, text):
@@ -717,7 +717,7 @@ def test_an_unsupported_function_of_a_tracked_tensor_is_a_type_error(call, text)
             call(t)
 
 
-@pytest.mark.parametrize("call", [np.sort, np.linalg.inv, np.median, np.add.accumulate, np.spacing, np.argsort, np.std])
+@pytest.mark.parametrize("call", [np.sort, np.linalg.eigvals, np.median, np.add.accumulate, np.spacing, np.argsort, np.std])
 def test_an_unsupported_function_of_an_untracked_tensor_is_numpys(call):
     a = np.array([[2.0, 1.0], [1.0, 3.0]])
     out = call(fg.tensor(a))

@@ -350,6 +350,46 @@ STRUCTURED = {
 STRUCTURED["scatter"] = STRUCTURED["scatter_add"]       # of a basic index
 
 
+def _rule(call, *texts):
+    """A rule with the text of its value, and one for each operand: (text, words), or the text."""
+    return lambda s: call, lambda s, j: texts[j] if isinstance(texts[j], tuple) else (texts[j], "")
+
+
+# Linear algebra; for a stack, matrix by matrix.
+STRUCTURED.update({
+    "det": _rule("det(x)", "cofactor(x)"),
+    "cofactor": _rule("cofactor(x)", ("sum(G * out) * inv(x).T - inv(x).T @ G.T @ out", "")),
+    "slogdet": _rule("logabsdet(x)", "inv(x).T"),
+    "slogdet_sign": _rule("signdet(x)", "0"),
+    "inv": _rule("inv(x)", "-out.T @ G @ out.T"),
+    "pinv": _rule("pinv(x)", ("-out.T @ G @ out.T + (I - x @ out) @ G.T @ out @ out.T + out.T @ out @ G.T @ (I - out @ x)", "")),
+    "solve": _rule("solve(x, y)", "-solve(x.T, G) @ out.T", "solve(x.T, G)"),
+    "lstsq": _rule("lstsq(x, y)", ("-pinv(x).T @ G @ out.T", "and, where x is not square, what its residuals and its null space add"),
+                   "pinv(x).T @ G"),
+    "cholesky": _rule("cholesky(x)", ("inv(out).T @ half(out.T @ G) @ inv(out)", "made symmetric; half is the lower triangle with half "
+                                      "of the diagonal")),
+    "qr": _rule("qr(x)", ("(GQ + Q @ symmetric(R @ GR.T - GQ.T @ Q)) @ inv(R).T", "symmetric takes the lower triangle for the upper one")),
+    "eigh": _rule("eigh(x)", ("V @ (diag(Gw) + F * (V.T @ GV)) @ V.T", "made symmetric, F[i, j] = 1 / (w[j] - w[i])")),
+    "svd": _rule("svd(x)", ("U @ diag(Gs) @ V.T", "and what the gradients of U and V add, with 1 / (s[j]**2 - s[i]**2)")),
+})
+STRUCTURED["convolve"] = _rule("convolve(x, y)", "correlate(G, y)", "correlate(G, x)")
+
+# Special functions whose values are SciPy's.
+STRUCTURED.update({
+    "gamma": _rule("gamma(x)", "out * digamma(x)"),
+    "beta": _rule("beta(x, y)", "out * (digamma(x) - digamma(x + y))", "out * (digamma(y) - digamma(x + y))"),
+    "betaln": _rule("betaln(x, y)", "digamma(x) - digamma(x + y)", "digamma(y) - digamma(x + y)"),
+    "erfinv": _rule("erfinv(x)", "sqrt(pi) / 2 * exp(out**2)"),
+    "erfcx": _rule("erfcx(x)", "2 * x * out - 2 / sqrt(pi)"),
+    "ndtri": _rule("ndtri(x)", "sqrt(2 * pi) * exp(out**2 / 2)"),
+    "log_ndtr": _rule("log_ndtr(x)", "sqrt(2 / pi) / erfcx(-x / sqrt(2))"),
+    "iv": (lambda s: f"iv({s.parameters['order']}, x)",
+           lambda s, j: (f"(iv({abs(s.parameters['order'] - 1)}, x) + iv({s.parameters['order'] + 1}, x)) / 2", "")),
+    "ive": (lambda s: f"ive({s.parameters['order']}, x)",
+            lambda s, j: (f"(ive({abs(s.parameters['order'] - 1)}, x) + ive({s.parameters['order'] + 1}, x)) / 2 - sign(x) * out", "")),
+})
+
+
 def _reverses(step):
     axes = step.parameters.get("axes", ())
     return tuple(axes) == tuple(reversed(range(len(axes)))) and len(axes) <= 2

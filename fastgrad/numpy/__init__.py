@@ -2,6 +2,8 @@
 
 Elementwise operations come from the table, the hot structured ones from the engine; the others live here, a module a
 family, each operation next to its derivative.  ``np.f(tensor)`` leads to the same functions.
+
+Left out: what has complex results, the family of ``numpy.fft`` and ``numpy.linalg.eig``.
 """
 
 import numpy as _np
@@ -31,6 +33,11 @@ from fastgrad.numpy.picking import *  # noqa: F401,F403
 from fastgrad.numpy.picking import __all__ as _picking_names
 from fastgrad.numpy.diagonals import *  # noqa: F401,F403
 from fastgrad.numpy.diagonals import __all__ as _diagonals_names
+from fastgrad.numpy.products import *  # noqa: F401,F403
+from fastgrad.numpy.products import __all__ as _product_names
+from fastgrad.numpy import linalg
+from fastgrad.numpy.approximation import *  # noqa: F401,F403
+from fastgrad.numpy.approximation import __all__ as _approximation_names
 
 _ELEMENTARY = [name for name in _engine.NAMES if name and name not in ("where", "clip")]
 for _name in _ELEMENTARY:
@@ -60,10 +67,9 @@ _ACTIVATIONS = ["logsumexp", "softmax", "log_softmax"]
 _ALIASES = ["abs", "remainder", "true_divide", "fabs", "fix", "conj", "conjugate", "permute_dims", "acos", "acosh",
             "asin", "asinh", "atan", "atanh", "atan2", "degrees", "radians", "pow", "concat"]
 _FAMILIES = [*_creation_names, *_scans_names, *_sorting_names, *_statistics_names, *_shapes_names, *_parts_names, *_picking_names,
-             *_diagonals_names]
+             *_diagonals_names, *_product_names, *_approximation_names]
 _CONSTANTS = ["pi", "e", "inf", "nan", "newaxis", "float32", "float64", "int32", "int64", "bool_"]
-__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS,
-                  *_FAMILIES})
+__all__ = sorted({*_ELEMENTARY, *_STRUCTURED, *_ACTIVATIONS, *_ALIASES, *_CONSTANTS, *_FAMILIES, "linalg"})
 
 
 def _functions():
@@ -73,6 +79,7 @@ def _functions():
         theirs = getattr(_np, name, None)
         if callable(theirs) and not isinstance(theirs, (_np.ufunc, type)):
             found[theirs] = globals()[name]
+    found.update(linalg.functions())
     # What they answer is no number that could carry a gradient.
     found[_np.shape] = lambda a: a.shape
     found[_np.ndim] = lambda a: a.ndim
@@ -82,6 +89,8 @@ def _functions():
 
 for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
     _engine.UFUNCS[_alias] = globals()[_alias]
+for _gufunc in ("vecdot", "matvec", "vecmat"):
+    _engine.UFUNCS[_gufunc] = globals()[_gufunc]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
                 ufunc_reduce=ufunc_reduce, functions=_functions(),
                 native={_concatenate: "concatenate", _gather: "getitem", _scatter: "scatter_add"})
