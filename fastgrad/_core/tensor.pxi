@@ -368,6 +368,15 @@ cdef class Tensor:
             return operator1(FG_LOGICAL_NOT, self)
         return with_numpy("invert", (self,))
 
+    def __lshift__(x, y):
+        return with_numpy("left_shift", (x, y))
+
+    def __rshift__(x, y):
+        return with_numpy("right_shift", (x, y))
+
+    def __round__(self, decimals=None):
+        return HOOKS["round"](self, 0 if decimals is None else decimals)
+
     def __and__(x, y):
         return bit_operator("bitwise_and", FG_LOGICAL_AND, x, y)
 
