@@ -21,7 +21,7 @@ except ImportError as error:
         ) from error
     raise
 
-from fastgrad import nn, numpy, optim
+from fastgrad import nn, numpy, optim, testing
 from fastgrad._core import engine as _engine
 from fastgrad.transforms import (
     ProgramFormatError, checkpoint, compile, custom_jvp, custom_vjp, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize,
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 __all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "checkpoint", "compile", "custom_jvp", "custom_vjp",
            "detect_anomaly", "draw", "enable_grad", "explain", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev",
            "jvp", "learn", "linearize", "load_program", "mark", "names", "nn", "no_grad", "numpy", "optim", "remat",
-           "set_num_threads", "stop_gradient", "tensor", "tree_map", "value_and_grad", "vjp", "vmap"]
+           "set_num_threads", "stop_gradient", "tensor", "testing", "tree_map", "value_and_grad", "vjp", "vmap"]
 
 # fastgrad.learn is imported when one of its names is asked for: who only computes does not wait for it.
 _FROM_LEARN = ("check_derivation", "detect_anomaly", "draw", "explain", "mark", "names")

@@ -13,11 +13,12 @@ import fastgrad.learn.formulas
 import fastgrad.nn
 import fastgrad.numpy
 import fastgrad.optim
+import fastgrad.testing
 import fastgrad.transforms
 import fastgrad.tree
 
 MODULES = [fg, fastgrad.numpy, fastgrad.transforms, fastgrad.nn, fastgrad.optim, fastgrad.tree, fastgrad.learn,
-           fastgrad.learn.formulas]
+           fastgrad.learn.formulas, fastgrad.testing]
 
 
 def public_names(module):
