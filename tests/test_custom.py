@@ -458,3 +458,8 @@ def test_nothing_is_left_on_the_tape_or_to_gc():
         assert engine.tape_statistics()["nodes"] == before
     finally:
         gc.enable()
+
+
+def test_explain_tells_of_them():
+    for f in (marked(), marked_jvp(), fg.checkpoint(lambda x, y: x * y)):
+        assert "Backward" in str(fg.explain(lambda x: f(x, Y).sum(), X))

@@ -8,6 +8,7 @@ function, it is a host call whose rule for batches is the same function of batch
 import functools
 import inspect
 import zlib
+from keyword import iskeyword
 from math import prod
 
 import numpy as np
@@ -48,6 +49,12 @@ class _Arguments:
         for k, t in zip(self.places, tangents):
             leaves[k] = t
         return tree_unflatten(self.structure, leaves)
+
+
+def _name_of(function, kind):
+    """What its node is called: its name, or the kind where that is none, as a lambda's."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return name if name.isidentifier() and not iskeyword(name) else kind
 
 
 def _flowing(t):
@@ -280,7 +287,7 @@ class _Operation:
 
     def __init__(self, custom, given, apart):
         self.custom, self.given, self.apart = custom, given, apart
-        self.name = custom.__name__
+        self.name = _name_of(custom, custom._kind)
         self.structure = None
 
     def arguments(self, tensors):
@@ -760,7 +767,7 @@ class _Checkpoint:
 
     def __init__(self, function, given):
         self.function, self.given = function, given
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = _name_of(function, "checkpoint")
         self.structure = None
 
     def fun(self, tensors):
