@@ -21,20 +21,24 @@ except ImportError as error:
         ) from error
     raise
 
-from fastgrad import nn, numpy, optim, special
+from fastgrad import nn, numpy, optim, special, testing
 from fastgrad._core import engine as _engine
 from fastgrad.transforms import (
-    ProgramFormatError, compile, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize, load_program, value_and_grad,
-    vjp, vmap,
+    ProgramFormatError, checkpoint, compile, custom_jvp, custom_vjp, grad, hessian, hvp, jacfwd, jacobian, jacrev, jvp, linearize,
+    load_program, ravel_pytree, remat, stop_gradient, value_and_grad, vjp, vmap,
 )
-from fastgrad.tree import tree_map
+from fastgrad.tree import (
+    register_pytree_node, register_pytree_node_class, tree_flatten, tree_leaves, tree_map, tree_unflatten,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "compile", "detect_anomaly", "draw",
-           "enable_grad", "explain", "get_num_threads", "grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev",
-           "jvp", "learn", "linearize", "load_program", "mark", "names", "nn", "no_grad", "numpy", "optim",
-           "set_num_threads", "special", "tensor", "tree_map", "value_and_grad", "vjp", "vmap"]
+__all__ = ["ProgramFormatError", "Tape", "Tensor", "check_derivation", "checkpoint", "compile", "custom_jvp",
+           "custom_vjp", "detect_anomaly", "draw", "enable_grad", "explain", "get_num_threads", "grad", "hessian",
+           "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "learn", "linearize", "load_program", "mark", "names", "nn",
+           "no_grad", "numpy", "optim", "ravel_pytree", "register_pytree_node", "register_pytree_node_class", "remat",
+           "set_num_threads", "special", "stop_gradient", "tensor", "testing", "tree_flatten", "tree_leaves",
+           "tree_map", "tree_unflatten", "value_and_grad", "vjp", "vmap"]
 
 # fastgrad.learn is imported when one of its names is asked for: who only computes does not wait for it.
 _FROM_LEARN = ("check_derivation", "detect_anomaly", "draw", "explain", "mark", "names")

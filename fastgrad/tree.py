@@ -1,12 +1,89 @@
 """Pytrees: nested containers whose leaves are arrays, Tensors and numbers.
 
-Tuples, lists, dicts, NamedTuples, dataclasses, ``nn.Module`` and None are nodes; everything else is a leaf.
-Knows nothing about gradients.
+Tuples, lists, dicts, NamedTuples, dataclasses, ``nn.Module``, None and the types that were registered are nodes; everything
+else is a leaf.  Knows nothing about gradients.
 """
 
 from dataclasses import fields, is_dataclass, replace
 
-__all__ = ["tree_flatten", "tree_unflatten", "tree_map", "tree_prefix"]
+__all__ = ["tree_flatten", "tree_unflatten", "tree_leaves", "tree_map", "tree_prefix", "register_pytree_node",
+           "register_pytree_node_class"]
+
+_REGISTERED = {}        # type -> (flatten, unflatten)
+
+
+def register_pytree_node(type, flatten, unflatten):
+    """Makes the objects of a type nodes of pytrees.
+
+    Parameters
+    ----------
+    type : type
+        Itself, not its subclasses.
+    flatten : callable
+        ``flatten(object)`` returns (children, aux): a sequence of subtrees, and what else there is to the object.  aux is compared
+        with ``==`` and, for fg.compile, hashed: objects of another aux are trees of another structure.
+    unflatten : callable
+        ``unflatten(aux, children)`` returns an object.  It must take children of any kind, such as Tensors for arrays.
+
+    Raises
+    ------
+    ValueError
+        If the type is a node already.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> class Pair:
+    ...     def __init__(self, x, y):
+    ...         self.x, self.y = x, y
+    >>> fg.register_pytree_node(Pair, lambda p: ((p.x, p.y), None), lambda aux, children: Pair(*children))
+    >>> float(fg.grad(lambda p: p.x * p.y)(Pair(2.0, 3.0)).x)
+    3.0
+    """
+    if not isinstance(type, _type):
+        raise TypeError(f"register_pytree_node: {type!r} is no type")
+    if type in _REGISTERED or type in (dict, list, tuple, _type(None)) or hasattr(type, "_tree_flatten"):
+        raise ValueError(f"register_pytree_node: {type.__name__} is a node of pytrees already")
+    _REGISTERED[type] = flatten, unflatten
+
+
+_type = type
+
+
+def register_pytree_node_class(cls):
+    """Makes the objects of a class nodes of pytrees, by two methods of theirs; a class decorator.
+
+    Parameters
+    ----------
+    cls : type
+        With a method ``tree_flatten(self)`` that returns (children, aux), and a classmethod ``tree_unflatten(aux, children)``; see
+        ``register_pytree_node``.
+
+    Returns
+    -------
+    type
+        cls.
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> @fg.register_pytree_node_class
+    ... class Line:
+    ...     def __init__(self, slope, start):
+    ...         self.slope, self.start = slope, start
+    ...     def tree_flatten(self):
+    ...         return (self.slope, self.start), None
+    ...     @classmethod
+    ...     def tree_unflatten(cls, aux, children):
+    ...         return cls(*children)
+    >>> float(fg.grad(lambda line: line.slope * 2.0 + line.start)(Line(1.0, 5.0)).slope)
+    2.0
+    """
+    for method in ("tree_flatten", "tree_unflatten"):
+        if not callable(getattr(cls, method, None)):
+            raise TypeError(f"register_pytree_node_class: {cls.__name__} has no method {method}")
+    register_pytree_node(cls, lambda tree: tree.tree_flatten(), cls.tree_unflatten)
+    return cls
 
 
 def tree_flatten(tree, sort=True):
@@ -41,6 +118,9 @@ def _flatten(tree, leaves, sort):
     if kind is dict:
         keys = sorted(tree) if sort and all(isinstance(k, str) for k in tree) else list(tree)
         return (dict, tuple(keys), tuple(_flatten(tree[k], leaves, sort) for k in keys))
+    if kind in _REGISTERED:
+        children, aux = _parts_of(tree)
+        return (kind, _Aux(kind, aux), tuple(_flatten(child, leaves, sort) for child in children))
     if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(kind, "_fields")):
         return (kind, len(tree), tuple(_flatten(child, leaves, sort) for child in tree))
     if hasattr(kind, "_tree_flatten"):
@@ -51,6 +131,33 @@ def _flatten(tree, leaves, sort):
         return (kind, _Opaque(tree), tuple(_flatten(getattr(tree, n), leaves, sort) for n in names))
     leaves.append(tree)
     return ()
+
+
+def _parts_of(tree):
+    """What the flatten of a registered type gives."""
+    parts = _REGISTERED[type(tree)][0](tree)
+    if not isinstance(parts, (tuple, list)) or len(parts) != 2 or not hasattr(parts[0], "__iter__"):
+        raise TypeError(f"register_pytree_node: the flatten of {type(tree).__name__} returned no pair (children, aux)")
+    return parts
+
+
+class _Aux:
+    """What a node of a registered type keeps besides its children, by value."""
+
+    __slots__ = ("kind", "aux")
+
+    def __init__(self, kind, aux):
+        self.kind, self.aux = kind, aux
+
+    def __eq__(self, other):
+        return isinstance(other, _Aux) and (self.aux is other.aux or bool(self.aux == other.aux))
+
+    def __hash__(self):
+        try:
+            return hash(self.aux)
+        except TypeError:
+            raise TypeError(f"fg.compile: the aux of a {self.kind.__name__} is a {type(self.aux).__name__}, which cannot be hashed; let "
+                            "its flatten give a tuple, and arrays as children") from None
 
 
 class _Opaque:
@@ -96,6 +203,8 @@ def _unflatten(structure, leaves):
     if kind is None:
         return None
     children = [_unflatten(part, leaves) for part in parts]
+    if kind in _REGISTERED:
+        return _REGISTERED[kind][1](extra.aux, tuple(children))
     if kind is dict:
         return dict(zip(extra, children))
     if kind is list:
@@ -107,6 +216,26 @@ def _unflatten(structure, leaves):
     if hasattr(kind, "_tree_unflatten"):
         return kind._tree_unflatten(extra.value, children)
     return replace(extra.value, **{f.name: c for f, c in zip(fields(extra.value), children)})
+
+
+def tree_leaves(tree):
+    """The leaves of a tree in order.
+
+    Parameters
+    ----------
+    tree : pytree
+
+    Returns
+    -------
+    list
+
+    Examples
+    --------
+    >>> import fastgrad as fg
+    >>> fg.tree_leaves({"b": 2.0, "a": (1.0, None)})
+    [1.0, 2.0]
+    """
+    return tree_flatten(tree)[0]
 
 
 def tree_map(function, tree, *others):
@@ -184,6 +313,8 @@ def _children(tree, kind, keys):
         return list(tree) if type(tree) in (list, tuple) else None
     if kind is None or type(tree) is not kind:
         return None
+    if kind in _REGISTERED:
+        return list(_parts_of(tree)[0])
     if isinstance(tree, tuple):
         return list(tree)
     if hasattr(kind, "_tree_flatten"):

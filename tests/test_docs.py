@@ -15,11 +15,12 @@ import fastgrad.numpy
 import fastgrad.numpy.linalg
 import fastgrad.optim
 import fastgrad.special
+import fastgrad.testing
 import fastgrad.transforms
 import fastgrad.tree
 
 MODULES = [fg, fastgrad.numpy, fastgrad.transforms, fastgrad.nn, fastgrad.optim, fastgrad.tree, fastgrad.learn,
-           fastgrad.learn.formulas, fastgrad.numpy.linalg, fastgrad.special]
+           fastgrad.learn.formulas, fastgrad.numpy.linalg, fastgrad.special, fastgrad.testing]
 
 
 def public_names(module):

@@ -701,13 +701,13 @@ def test_np_add_reduce_is_over_axis_0_by_default():
     (lambda t: np.linalg.eig(t), "numpy.linalg.eig is not supported"),
     (lambda t: np.linalg.eigvals(t), "numpy.linalg.eigvals is not supported"),
     (lambda t: np.nanmedian(t), "numpy.nanmedian is not supported"),
-    (lambda t: np.add.accumulate(t), "numpy.add.accumulate is not supported"),
-    (lambda t: np.multiply.outer(t, t), "numpy.multiply.outer is not supported"),
-    (lambda t: np.add.at(t, [0], 1.0), "numpy.add.at is not supported"),
+    (lambda t: np.hypot.accumulate(t), "numpy.hypot.accumulate is not supported"),
+    (lambda t: np.nextafter.outer(t, t), "numpy.nextafter.outer is not supported"),
+    (lambda t: np.add.reduceat(t, [0]), "numpy.add.reduceat is not supported"),
     (lambda t: np.spacing(t), "numpy.spacing is not supported"),
     (lambda t: np.sin(t, where=np.ones((2, 2), bool)), "numpy.sin with where= is not supported"),
-    (lambda t: np.add(t, t, dtype=np.float32), "numpy.add with dtype= is not supported"),
-    (lambda t: np.unwrap(t[0]), "numpy.unwrap is not supported"),
+    (lambda t: np.add(t, t, dtype=np.float32, casting="unsafe"), "numpy.add with dtype=, casting= is not supported"),
+    (lambda t: np.interp(0.5, [0.0, 1.0], t[0]), "numpy.interp is not supported"),
     (lambda t: np.polyfit([0.0, 1.0], t[0], 1), "is not supported"),
 ])
 def test_an_unsupported_function_of_a_tracked_tensor_is_a_type_error(call, text):

@@ -38,6 +38,11 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    static inline int fg_add_attribute(PyTypeObject *type, PyObject *name, PyObject *value) {
+        if (PyDict_SetDefault(type->tp_dict, name, value) == NULL) return -1;
+        PyType_Modified(type);
+        return 0;
+    }
     static inline void fg_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *)) { type->tp_dealloc = dealloc; }
     /* Cython has no vectorcall for its classes. */
     static inline void fg_set_vectorcall(PyTypeObject *type, Py_ssize_t offset) {
@@ -56,6 +61,7 @@ cdef extern from *:
     PyTypeObject* Py_TYPE(PyObject* o)
     PyObject** PySequence_Fast_ITEMS(object o)
     Py_ssize_t PyVectorcall_NARGS(size_t flags)
+    int fg_add_attribute(PyTypeObject* type, object name, object value) except -1
     void fg_set_vectorcall(PyTypeObject* type, Py_ssize_t offset)
     void fg_set_dealloc(PyTypeObject* type, void (*dealloc)(PyObject*) noexcept)
     object fg_revive(PyObject* o)
@@ -113,6 +119,7 @@ include "program.pxi"
 include "compile.pxi"
 include "store.pxi"
 include "cfunction.pxi"
+include "custom.pxi"
 include "functions.pxi"
 
 borrow_matmul()

@@ -19,6 +19,12 @@ cdef object stack(object parts):
     return HOOKS["stack"](parts)
 
 
+def add_methods(methods):
+    """Gives Tensor further methods, which cost nothing to who calls the others."""
+    for name, function in methods.items():
+        fg_add_attribute(<PyTypeObject*>Tensor, name, function)
+
+
 def prod(a, axis=None, keepdims=False):
     return HOOKS["prod"](a, axis, keepdims)
 
@@ -243,8 +249,10 @@ cdef object numpy_ufunc(object ufunc, str method, tuple inputs, dict keywords):
     function = UFUNCS.get(ufunc.__name__) if method == "__call__" else None
     if ufunc is np.matmul:
         function = matmul
-    if function is None and method == "reduce":
-        return HOOKS["ufunc_reduce"](ufunc, inputs[0], out, where, keywords)
+    if method != "__call__" or function is None or where is not True or keywords:
+        result = HOOKS["ufunc_other"](ufunc, method, function, inputs, out, where, keywords)
+        if result is not NotImplemented:
+            return result
     if function is None or where is not True or keywords:
         refuse_numpy(f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else "." + method), inputs,
                      [w for w in (["where"] if where is not True else []) + list(keywords)] if function else None)

@@ -139,8 +139,13 @@ cdef class Tensor:
 
     # -- out of fastgrad
 
-    def item(self):
-        """The only element as a Python number.  Carries no gradient, by its name.
+    def item(self, *index):
+        """One element as a Python number: the only one, or that of an index.  Carries no gradient, by its name.
+
+        Parameters
+        ----------
+        *index : int
+            One for each axis, or one that counts in C order; may be left out where there is one element.
 
         Raises
         ------
@@ -149,6 +154,8 @@ cdef class Tensor:
         """
         if fg_mark:
             refuse_reading(self, "t.item()")
+        if index:
+            return numbers_of(self).item(*index)
         if self.array == NULL:
             return self.number if self.dtype_number == NPY_DOUBLE else bool(self.number)
         if self.array.shape.size != 1:
@@ -368,6 +375,18 @@ cdef class Tensor:
             return operator1(FG_LOGICAL_NOT, self)
         return with_numpy("invert", (self,))
 
+    def __lshift__(x, y):
+        return with_numpy("left_shift", (x, y))
+
+    def __rshift__(x, y):
+        return with_numpy("right_shift", (x, y))
+
+    def __trunc__(self):
+        return int(self)
+
+    def __round__(self, decimals=None):
+        return HOOKS["round"](self, 0 if decimals is None else decimals)
+
     def __and__(x, y):
         return bit_operator("bitwise_and", FG_LOGICAL_AND, x, y)
 
@@ -488,9 +507,9 @@ cdef class Tensor:
         """The same elements in another shape; see ``fastgrad.numpy.reshape``."""
         return reshape(self, shape[0] if len(shape) == 1 else shape)
 
-    def ravel(self):
-        """The elements in one axis."""
-        return reshape(self, -1)
+    def ravel(self, order="C"):
+        """The elements in one axis; see ``fastgrad.numpy.ravel``."""
+        return reshape(self, -1) if order == "C" else HOOKS["ravel"](self, order)
 
     def flatten(self):
         """The elements in one axis, copied."""
@@ -929,12 +948,16 @@ cdef Tensor assign(Tensor t, object value, str how):
     return t
 
 
-cdef Tensor assign_out(object out, Tensor value):
+cdef object assign_out(object out, Tensor value):
     """The result of an operation with ``out=``."""
     if type(out) is tuple and len(out) == 1:
         out = out[0]
+    if isinstance(out, np.ndarray) and not tracked(value) and not fg_mark:     # also array += tensor
+        np.copyto(out, to_ndarray(value), casting="same_kind")
+        return out
     if type(out) is not Tensor:
-        raise TypeError(f"out= takes a Tensor, not {type(out).__name__}: a gradient would be lost in a bare array")
+        raise TypeError(f"out= takes a Tensor, not {type(out).__name__}: a gradient would be lost in a bare array; instead of "
+                        "array += tensor write array = array + tensor")
     return assign(<Tensor>out, value, "out=")
 
 

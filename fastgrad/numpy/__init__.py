@@ -17,7 +17,8 @@ from fastgrad.numpy.creation import *  # noqa: F401,F403
 from fastgrad.numpy.creation import __all__ as _creation_names
 from fastgrad.numpy.indexing import _gather, _scatter, gather, scatter_add, set_item
 from fastgrad.numpy.joining import _concatenate, concatenate, ravel, stack
-from fastgrad.numpy.reductions import prod, ufunc_reduce
+from fastgrad.numpy.methods import methods as _methods, ufunc_other as _ufunc_other
+from fastgrad.numpy.reductions import prod
 from fastgrad.numpy.rounding import around, clip, round, where
 from fastgrad.numpy.scans import *  # noqa: F401,F403
 from fastgrad.numpy.scans import __all__ as _scans_names
@@ -92,8 +93,9 @@ for _alias in ("fabs", "conjugate", "remainder", "degrees", "radians"):
 for _gufunc in ("vecdot", "matvec", "vecmat"):
     _engine.UFUNCS[_gufunc] = globals()[_gufunc]
 _engine.install(gather=gather, scatter_add=scatter_add, set_item=set_item, stack=stack, prod=prod, clip=clip,
-                ufunc_reduce=ufunc_reduce, functions=_functions(),
+                round=round, ravel=ravel, ufunc_other=_ufunc_other, functions=_functions(),
                 native={_concatenate: "concatenate", _gather: "getitem", _scatter: "scatter_add"})
+_engine.add_methods(_methods({_name: globals()[_name] for _name in __all__}))
 
 
 def __dir__():

@@ -15,7 +15,7 @@ from fastgrad.transforms.vmap import output_tensor, vmap
 from fastgrad.tree import count_leaves, tree_flatten, tree_map, tree_unflatten
 
 __all__ = ["grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "jacobian", "hessian", "hvp", "compile",
-           "vmap"]
+           "vmap", "custom_vjp", "custom_jvp", "stop_gradient", "checkpoint", "remat", "ravel_pytree"]
 
 
 AN_ARRAY = np.empty(0)
@@ -534,7 +534,9 @@ def _named(function, name, of):
 
 from fastgrad.transforms import programs  # noqa: E402
 from fastgrad.transforms.compile import compile  # noqa: E402
+from fastgrad.transforms.custom import checkpoint, custom_jvp, custom_vjp, remat, stop_gradient  # noqa: E402,F401
 from fastgrad.transforms.programs import ProgramFormatError, load_program  # noqa: E402
+from fastgrad.transforms.ravel import ravel_pytree  # noqa: E402,F401
 
 engine.install(lower_aux=lower_aux, tree_flatten=tree_flatten, tree_unflatten=tree_unflatten, count_leaves=count_leaves,
                programs=programs)
