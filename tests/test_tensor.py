@@ -707,7 +707,7 @@ def test_np_add_reduce_is_over_axis_0_by_default():
     (lambda t: np.spacing(t), "numpy.spacing is not supported"),
     (lambda t: np.sin(t, where=np.ones((2, 2), bool)), "numpy.sin with where= is not supported"),
     (lambda t: np.add(t, t, dtype=np.float32, casting="unsafe"), "numpy.add with dtype=, casting= is not supported"),
-    (lambda t: np.interp(0.5, [0.0, 1.0], t[0]), "numpy.interp is not supported"),
+    (lambda t: np.unwrap(t[0]), "numpy.unwrap is not supported"),
     (lambda t: np.polyfit([0.0, 1.0], t[0], 1), "is not supported"),
 ])
 def test_an_unsupported_function_of_a_tracked_tensor_is_a_type_error(call, text):
@@ -1014,3 +1014,13 @@ def test_contract_44_the_gradient_is_bitwise_the_same_when_run_twice():
     a = rng.standard_normal((40, 30))
     f = fg.grad(lambda x: (fnp.tanh(x.T @ x) * fnp.softmax(x).sum(0)).sum())
     same(f(a), f(a))
+
+
+@pytest.mark.parametrize("number", [1.0, 2.0, 1.5, 2, True, -1])
+@pytest.mark.parametrize("operation", ["add", "multiply", "subtract", "maximum", "divide"])
+def test_a_python_float_makes_integers_floats_whatever_its_value(number, operation):
+    f, whole = getattr(np, operation), np.array([1, 2, 4])
+    for ours, theirs in [(f(fg.tensor(whole), number), f(whole, number)), (f(number, fg.tensor(whole)), f(number, whole)),
+                         (fg.compile(lambda t: f(t, number))(fg.tensor(whole)), f(whole, number))]:
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours.numpy(), theirs)

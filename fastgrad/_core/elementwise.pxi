@@ -11,6 +11,7 @@ cdef struct Operand:
     Array* array                    # counted; NULL: the number
     double number
     int dtype                       # NumPy's type number, or WEAK
+    bint whole                      # of a WEAK one: a Python int, not a float
     PyObject* tensor                # borrowed; NULL: not a Tensor
 
 
@@ -28,6 +29,7 @@ cdef int coerce(object x, Operand* o) except -1:
     o.tensor = NULL
     o.number = 0
     o.dtype = WEAK
+    o.whole = False
     if type(x) is Tensor:
         t = <Tensor>x
         o.tensor = <PyObject*>t
@@ -42,6 +44,7 @@ cdef int coerce(object x, Operand* o) except -1:
         return 1
     if PyLong_CheckExact(x) or PyBool_Check(x):
         o.number = PyLong_AsDouble(x)
+        o.whole = True
         return 1
     if isinstance(x, cnp.ndarray):
         o.array = array_from_numpy(x)
@@ -345,7 +348,7 @@ cdef Tensor elementwise_in_numpy(int op, Operand* o, int n):
             values.append(view_ndarray(o[k].array, False))
         elif o[k].dtype == NPY_BOOL:
             values.append(np.bool_(o[k].number != 0))
-        elif o[k].number == <double><long long>o[k].number and o[k].dtype == WEAK:
+        elif o[k].whole:
             values.append(int(o[k].number))
         else:
             values.append(o[k].number)

@@ -774,7 +774,7 @@ cdef object operand_object(Operand* o):
         return view_ndarray(o.array, False)
     if o.dtype == NPY_BOOL:
         return np.bool_(o.number != 0)
-    if o.number == <double><long long>o.number and o.dtype == WEAK:
+    if o.whole:
         return int(o.number)
     return o.number
 

@@ -37,6 +37,7 @@ FUNCTIONS.update(
     abs=fnp.absolute, ln=fnp.log, relu=fnp.relu, sigma=fnp.sigmoid, logistic=fnp.sigmoid,
     ones_like=lambda a: np.ones(np.shape(a)), zeros_like=lambda a: np.zeros(np.shape(a)),
 )
+MOST_ARGUMENTS = {row.name: row.arity for row in ops.OPS}      # of others two: what comes after could be out=, which is written to
 KEYWORDS = ("axis", "keepdims")
 CONSTANTS = {"pi": np.pi, "e": np.e, "inf": np.inf, "nan": np.nan, "True": True, "False": False, "None": None}
 SIGNS = {"⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
@@ -123,6 +124,8 @@ def _check(node, text, names, used, depth, listed):
         name = node.func.id.removeprefix(PRIME)
         if name not in FUNCTIONS:
             raise ValueError(f"{text!r}: there is no function {name}")
+        if len(node.args) > MOST_ARGUMENTS.get(name, 2):
+            raise ValueError(f"{text!r}: {name} takes at most {MOST_ARGUMENTS.get(name, 2)} arguments, besides axis= and keepdims=")
         if name != node.func.id and (len(node.args) != 1 or node.keywords):
             raise ValueError(f"{text!r}: {name}' has one argument")
         children = node.args + [k.value for k in node.keywords]
