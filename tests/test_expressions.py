@@ -138,7 +138,8 @@ def test_values_that_make_no_sense(pairs, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["max(M, 0, M)", "sum(M, 0, None, M)", "sin(M, M)", "add(M, M, M)", "dot(M, M, M)", "mean(M, 0, None, M)"])
+@pytest.mark.parametrize("text", ["max(M, 0, M)", "sum(M, 0, None, M)", "sin(M, M)", "add(M, M, M)", "dot(M, M, M)", "mean(M, 0, None, M)", "abs(M, M)", "ln(M, M)",
+                                  "σ(M, M)"])
 def test_a_formula_writes_to_nothing(text):
     kept = np.array([[1.0, 2.0], [3.0, 4.0]])
     with pytest.raises(ValueError, match="at most"):

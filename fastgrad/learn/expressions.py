@@ -38,6 +38,7 @@ FUNCTIONS.update(
     ones_like=lambda a: np.ones(np.shape(a)), zeros_like=lambda a: np.zeros(np.shape(a)),
 )
 MOST_ARGUMENTS = {row.name: row.arity for row in ops.OPS}      # of others two: what comes after could be out=, which is written to
+MOST_ARGUMENTS.update(abs=1, ln=1, sigma=1, logistic=1)
 KEYWORDS = ("axis", "keepdims")
 CONSTANTS = {"pi": np.pi, "e": np.e, "inf": np.inf, "nan": np.nan, "True": True, "False": False, "None": None}
 SIGNS = {"⊙": "*", "·": "*", "×": "*", "÷": "/", "−": "-", "ᵀ": ".T", "²": "**2", "³": "**3", "≥": ">=", "≤": "<=",
